@@ -1,0 +1,241 @@
+//! The only seam between the data path and the guard. Sightings go up, a posture comes down.
+//!
+//! Refuses to know: what a session is, why a posture was chosen, any socket.
+//!
+//! Invariant: a [`Ticket`] is open only when the guard itself has heard the server accept a gated
+//! command *after* the ticket was issued. A refusal that is older than the guard's proof can thus
+//! never be mistaken for one that is younger, whatever the threads do in between.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::*};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::posture::{Posture, Refusal};
+
+/// Proof that a refusal was told to the guard. Numbers only grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// How much and how long sessions may hold. Fixed for the life of the gate.
+#[derive(Clone, Copy, Debug)]
+pub struct HoldLimits {
+    /// False: refusals are delivered as they come (policy `observe`, or a hold time of zero).
+    pub intercept: bool,
+    /// How long one command may wait, from its refusal or its arrival.
+    pub time: Duration,
+    /// Bytes that may wait in all sessions together.
+    pub bytes_max: u64,
+}
+
+/// A place in the queue of sessions that wait for the gate: nearest deadline first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    deadline: Instant,
+    id: u64,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Gate {
+    limits: HoldLimits,
+    posture: AtomicU8,
+    sightings: AtomicU64,
+    open_through: AtomicU64,
+    held_commands: AtomicU64,
+    held_bytes: AtomicU64,
+    places: AtomicU64,
+    last: Mutex<Option<Refusal>>,
+    waiting: Mutex<BTreeMap<Place, Waker>>,
+    sighted: Notify,
+}
+
+impl Gate {
+    /// A gate in posture Forward.
+    pub fn new(limits: HoldLimits) -> Self {
+        Gate {
+            limits,
+            posture: AtomicU8::new(Posture::Forward as u8),
+            sightings: AtomicU64::new(0),
+            open_through: AtomicU64::new(0),
+            held_commands: AtomicU64::new(0),
+            held_bytes: AtomicU64::new(0),
+            places: AtomicU64::new(0),
+            last: Mutex::new(None),
+            waiting: Mutex::new(BTreeMap::new()),
+            sighted: Notify::new(),
+        }
+    }
+
+    /// The limits given at construction.
+    pub fn limits(&self) -> &HoldLimits {
+        &self.limits
+    }
+
+    /// What sessions do with writes now. One relaxed load: called once per chunk of requests.
+    #[inline]
+    pub fn posture(&self) -> Posture {
+        Posture::from_u8(self.posture.load(Acquire))
+    }
+
+    // ---- the data path's side ----
+
+    /// Tells the guard of a refusal. Cheap and coalesced: a thousand refusals wake the guard once.
+    pub fn sight(&self, refusal: Refusal) -> Ticket {
+        *lock(&self.last) = Some(refusal);
+        let ticket = Ticket(self.sightings.fetch_add(1, AcqRel) + 1);
+        self.sighted.notify_one();
+        ticket
+    }
+
+    /// May the command whose refusal drew `ticket` be sent again?
+    pub fn is_open(&self, ticket: Ticket) -> bool {
+        self.posture() == Posture::Forward && self.open_through.load(Acquire) >= ticket.0
+    }
+
+    /// A new place in the queue for a hold that ends at `deadline`.
+    pub fn place(&self, deadline: Instant) -> Place {
+        Place { deadline, id: self.places.fetch_add(1, Relaxed) }
+    }
+
+    /// Asks to be woken when the gate changes. Look at the gate again *after* this call, or a
+    /// change in between is missed.
+    pub fn wait(&self, place: Place, waker: &Waker) {
+        let mut waiting = lock(&self.waiting);
+        match waiting.get_mut(&place) {
+            Some(known) => known.clone_from(waker),
+            None => {
+                waiting.insert(place, waker.clone());
+            }
+        }
+    }
+
+    /// Gives the place back. Idempotent.
+    pub fn leave(&self, place: Place) {
+        lock(&self.waiting).remove(&place);
+    }
+
+    /// Counts one hold of `bytes`; false when the byte budget of all sessions is spent.
+    pub fn hold(&self, bytes: u64) -> bool {
+        let before = self.held_bytes.fetch_add(bytes, AcqRel);
+        if before + bytes > self.limits.bytes_max {
+            self.held_bytes.fetch_sub(bytes, AcqRel);
+            return false;
+        }
+        self.held_commands.fetch_add(1, AcqRel);
+        true
+    }
+
+    /// Ends a hold that [`Gate::hold`] counted.
+    pub fn unhold(&self, bytes: u64) {
+        self.held_bytes.fetch_sub(bytes, AcqRel);
+        self.held_commands.fetch_sub(1, AcqRel);
+    }
+
+    // ---- the guard's side ----
+
+    /// Waits until somebody sighted a refusal since the last call.
+    pub async fn sighted(&self) {
+        self.sighted.notified().await;
+    }
+
+    /// Tickets issued so far. Read this *before* the probe that may open them.
+    pub fn sightings(&self) -> u64 {
+        self.sightings.load(Acquire)
+    }
+
+    /// The newest refusal since the last call.
+    pub fn take_refusal(&self) -> Option<Refusal> {
+        lock(&self.last).take()
+    }
+
+    /// Changes the posture. Waiting sessions learn of it by [`Gate::wake`].
+    pub fn set_posture(&self, posture: Posture) {
+        self.posture.store(posture as u8, Release);
+    }
+
+    /// The server was heard accepting a gated command after `sightings` tickets had been issued.
+    pub fn open_through(&self, sightings: u64) {
+        self.open_through.fetch_max(sightings, AcqRel);
+    }
+
+    /// Wakes up to `most` waiting sessions, nearest deadline first; how many still wait. The
+    /// guard calls it in small steps, so that ten thousand released writes do not arrive as one.
+    pub fn wake(&self, most: usize) -> usize {
+        let mut wakers = Vec::with_capacity(most.min(64));
+        let left = {
+            let mut waiting = lock(&self.waiting);
+            while wakers.len() < most {
+                match waiting.pop_first() {
+                    Some((_, waker)) => wakers.push(waker),
+                    None => break,
+                }
+            }
+            waiting.len()
+        };
+        for waker in wakers {
+            waker.wake();
+        }
+        left
+    }
+
+    /// Commands and bytes held now.
+    pub fn held(&self) -> (u64, u64) {
+        (self.held_commands.load(Acquire), self.held_bytes.load(Acquire))
+    }
+}
+
+/// A poisoned lock means a panic elsewhere while it was held; the maps stay sound, so go on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::posture::{Form, Variant};
+
+    fn gate() -> Gate {
+        Gate::new(HoldLimits { intercept: true, time: Duration::from_secs(5), bytes_max: 100 })
+    }
+
+    #[test]
+    fn a_ticket_opens_only_by_a_proof_younger_than_itself() {
+        let gate = gate();
+        let refusal = Refusal { variant: Variant::Rdb, form: Form::Command };
+        let first = gate.sight(refusal);
+        let seen = gate.sightings();
+        let second = gate.sight(refusal);
+        gate.open_through(seen);
+        assert!(gate.is_open(first) && !gate.is_open(second));
+        gate.set_posture(Posture::Hold);
+        assert!(!gate.is_open(first));
+    }
+
+    #[test]
+    fn the_byte_budget_is_for_all_sessions_together() {
+        let gate = gate();
+        assert!(gate.hold(60) && !gate.hold(41) && gate.hold(40));
+        gate.unhold(60);
+        assert_eq!(gate.held(), (1, 40));
+    }
+
+    #[test]
+    fn the_nearest_deadline_wakes_first() {
+        struct Flag(AtomicU64);
+        impl std::task::Wake for Flag {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+        let (gate, now) = (gate(), Instant::now());
+        let flags: Vec<_> = (0..2).map(|_| std::sync::Arc::new(Flag(AtomicU64::new(0)))).collect();
+        gate.wait(gate.place(now + Duration::from_secs(2)), &flags[0].clone().into());
+        gate.wait(gate.place(now + Duration::from_secs(1)), &flags[1].clone().into());
+        assert_eq!(gate.wake(1), 1);
+        assert_eq!([flags[0].0.load(Relaxed), flags[1].0.load(Relaxed)], [0, 1]);
+    }
+}

@@ -1,0 +1,3 @@
+//! The guard: what happens between the first refusal and the operator's setting being back.
+
+pub mod record;

@@ -1,0 +1,238 @@
+//! What the guard tells the world: the state of an upstream and the record of an incident, as
+//! `/api/status`, `/api/incidents` and the incident files show them. Words only: no decision is
+//! taken here, and no field is derived twice.
+
+use serde::{Deserialize, Serialize};
+
+use crate::posture::Variant;
+
+/// Where an incident stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Nothing is wrong.
+    Quiet,
+    /// A refusal was heard; what it means is being found out.
+    Alarmed,
+    /// Writes are open, the switch is down, the debt is on disk.
+    Mitigated,
+    /// The cause is being looked for.
+    Diagnosing,
+    /// A cure is being applied.
+    Repairing,
+    /// A BGSAVE must prove that saving works again.
+    Verifying,
+    /// Proved; the operator's value is being put back.
+    Rearming,
+    /// Writes are parked: opening them is wrong or forbidden.
+    Holding,
+    /// The exposure budget is spent.
+    Exposed,
+    /// Nothing is left to try by ourselves.
+    Stuck,
+}
+
+impl Phase {
+    /// Every phase, in the order of a usual incident.
+    pub const ALL: [Phase; 10] = [
+        Phase::Quiet,
+        Phase::Alarmed,
+        Phase::Mitigated,
+        Phase::Diagnosing,
+        Phase::Repairing,
+        Phase::Verifying,
+        Phase::Rearming,
+        Phase::Holding,
+        Phase::Exposed,
+        Phase::Stuck,
+    ];
+
+    /// The name shown in status, logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Quiet => "quiet",
+            Phase::Alarmed => "alarmed",
+            Phase::Mitigated => "mitigated",
+            Phase::Diagnosing => "diagnosing",
+            Phase::Repairing => "repairing",
+            Phase::Verifying => "verifying",
+            Phase::Rearming => "rearming",
+            Phase::Holding => "holding",
+            Phase::Exposed => "exposed",
+            Phase::Stuck => "stuck",
+        }
+    }
+}
+
+/// How an incident ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// We lowered the switch, a save proved the cure, the operator's value is back.
+    Rearmed,
+    /// Saving works again and we had changed nothing.
+    SelfHealed,
+    /// Writes were moved to another server.
+    Redirected,
+    /// The exposure budget was spent and the switch put back unproved.
+    Exposed,
+    /// Nothing was left to try.
+    Stuck,
+    /// The operator (or a restart) took the matter out of our hands.
+    Operator,
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Outcome; 6] = [
+        Outcome::Rearmed,
+        Outcome::SelfHealed,
+        Outcome::Redirected,
+        Outcome::Exposed,
+        Outcome::Stuck,
+        Outcome::Operator,
+    ];
+
+    /// The name shown in status, logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Rearmed => "rearmed",
+            Outcome::SelfHealed => "self-healed",
+            Outcome::Redirected => "redirected",
+            Outcome::Exposed => "exposed",
+            Outcome::Stuck => "stuck",
+            Outcome::Operator => "operator",
+        }
+    }
+}
+
+/// One line of an incident's timeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Milliseconds since the incident opened.
+    pub at_ms: u64,
+    /// The phase after the event.
+    pub phase: Phase,
+    /// What happened, in a few fixed words (`refusal heard`, `writes opened`, `bgsave started` …).
+    pub event: String,
+    /// The evidence: numbers, the server's own words. Never a key, a value or a secret.
+    pub detail: String,
+}
+
+/// A diagnosed cause.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// One of interface.md's ids.
+    pub id: String,
+    /// `info`, `warn` or `crit`.
+    pub severity: String,
+    /// What was seen.
+    pub evidence: String,
+    /// The exact command that cures it, for a human to type.
+    pub remedy: String,
+    /// Whether bgsafe applied the remedy.
+    pub applied: bool,
+}
+
+/// First sighting to re-armed, or to whatever ended it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Sortable and unique: `20261122T101500Z-1f3a`.
+    pub id: String,
+    /// Address of the upstream, as configured, without credentials.
+    pub upstream: String,
+    /// RDB or AOF.
+    pub variant: Variant,
+    /// RFC 3339, UTC, milliseconds.
+    pub opened_at: String,
+    /// From the first sighting to open writes.
+    pub mitigated_after_ms: Option<u64>,
+    /// … to a proven save.
+    pub verified_after_ms: Option<u64>,
+    /// … to the end.
+    pub closed_after_ms: Option<u64>,
+    /// `None` while it is open.
+    pub outcome: Option<Outcome>,
+    /// Causes found so far.
+    pub findings: Vec<Finding>,
+    /// Refusals seen by all sessions.
+    pub refusals: u64,
+    /// Commands held; always `replayed + timed_out + abandoned` once all have ended.
+    pub held: u64,
+    /// Held commands that were sent (again) once writes were open.
+    pub replayed: u64,
+    /// Held commands whose time ran out: their clients got the server's own error.
+    pub timed_out: u64,
+    /// Held commands whose clients left.
+    pub abandoned: u64,
+    /// Changes acknowledged while the switch was down and not yet saved, at the most.
+    pub changes_exposed: u64,
+    /// What happened, in order.
+    pub timeline: Vec<Entry>,
+}
+
+/// The restore that this bgsafe owes the operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DebtView {
+    /// RFC 3339.
+    pub since: String,
+    /// The value to put back.
+    pub owed: String,
+    /// The server process it is owed to.
+    pub run_id: String,
+}
+
+/// How much is acknowledged but unsaved, against its budget (0 is no limit).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exposure {
+    /// Seconds since the last good save, while exposed; else 0.
+    pub secs: u64,
+    /// Changes since the last good save, while exposed; else 0.
+    pub changes: u64,
+    /// `--exposure-time`.
+    pub secs_max: u64,
+    /// `--exposure-changes`.
+    pub changes_max: u64,
+}
+
+/// What sessions hold now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Commands.
+    pub commands: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// One entry of `upstreams` in `/api/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    /// Without credentials.
+    pub address: String,
+    /// Is the control connection up?
+    pub up: bool,
+    /// `primary`, `replica`, or `unknown` before the first look.
+    pub role: String,
+    /// `redis`, `valkey`, `redict`, `keydb` or `unknown`.
+    pub server: String,
+    /// As INFO says, or empty.
+    pub version: String,
+    /// As INFO says, or empty.
+    pub run_id: String,
+    /// Where the incident stands.
+    pub phase: Phase,
+    /// What sessions do with writes.
+    pub posture: String,
+    /// The policy in force.
+    pub policy: String,
+    /// Null unless this bgsafe owes a restore.
+    pub debt: Option<DebtView>,
+    /// Null-safe: zeros when nothing is exposed.
+    pub exposure: Exposure,
+    /// Standing findings: each with the command a human must type.
+    pub findings: Vec<Finding>,
+    /// What is parked now.
+    pub held: Held,
+    /// Id of the open incident.
+    pub incident: Option<String>,
+}

@@ -1,0 +1,34 @@
+//! bgsafe: a RESP proxy that keeps applications writing while Redis or Valkey cannot save.
+//!
+//! Read this page, then `docs/architecture.md`: together they say where everything lives.
+//!
+//! | layer | rooms | may import |
+//! |---|---|---|
+//! | L4 surface | [`cli`], [`config`], [`demo`], `main.rs` | everything below |
+//! | L3 shells | [`proxy`], [`session::shell`], [`guard::supervisor`], [`admin`] | L2, L1, L0 |
+//! | L2 ports | [`gate`], [`metrics`], [`control`] | L1, L0 |
+//! | L1 cores | [`session`] (core, ledger, state), [`guard`] (incident, record, debt) | L0 |
+//! | L0 words | [`resp`], [`command`], [`posture`] | nothing of ours |
+//!
+//! L0 and L1 are pure: bytes, events and `now` go in; bytes and actions come out. The data path
+//! (`session`) and the guard meet only in [`gate`]: sightings go up, a posture comes down.
+//! [`testing`] holds what demo, tests and benches share: a server finder, faults made for real,
+//! writers that count their tokens, and a fake Redis with a persistence model.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod admin;
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod control;
+pub mod demo;
+pub mod gate;
+pub mod guard;
+pub mod metrics;
+pub mod posture;
+pub mod proxy;
+pub mod resp;
+pub mod session;
+pub mod testing;

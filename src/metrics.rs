@@ -1,0 +1,243 @@
+//! Counters: who counts what, and where it is kept until somebody asks. No text, no HTTP: the
+//! admin room renders them. Nothing here locks or allocates on the hot path but the latency
+//! histograms, which are locked once per chunk of replies by the one worker that owns them.
+//!
+//! Invariant: a [`WorkerStats`] has one writer, its worker; everybody else only reads.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::command::Class;
+use crate::guard::record::Outcome;
+use crate::posture::{Form, Variant};
+
+/// A counter with one writer (a plain load and store: no locked bus cycle) and many readers.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds `n`. Only the owner may call it.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Takes `n` off (gauges). Only the owner may call it.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// The value now.
+    pub fn load(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// How a hold ended: `held = released + timed_out + abandoned`; an `over_budget` never was a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldEnd {
+    /// Sent (again) once writes were open.
+    Released,
+    /// The client got the server's own answer when its time was up.
+    TimedOut,
+    /// The client left.
+    Abandoned,
+    /// Not held: a budget was spent.
+    OverBudget,
+}
+
+impl HoldEnd {
+    /// Every end, with the value of the label `end`.
+    pub const ALL: [(HoldEnd, &'static str); 4] = [
+        (HoldEnd::Released, "released"),
+        (HoldEnd::TimedOut, "timed_out"),
+        (HoldEnd::Abandoned, "abandoned"),
+        (HoldEnd::OverBudget, "over_budget"),
+    ];
+}
+
+/// Why a session is no longer understood in full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Degraded {
+    /// MONITOR: the server talks unasked.
+    Monitor,
+    /// SYNC or PSYNC: no RESP dialogue any more.
+    Replication,
+    /// CLIENT REPLY OFF or SKIP: requests without replies.
+    ReplyMode,
+    /// The client sent what no server accepts.
+    MalformedRequest,
+    /// The server sent what no client accepts.
+    MalformedReply,
+    /// A reply came that no request asked for.
+    Unpaired,
+}
+
+impl Degraded {
+    /// Every reason, with the value of the label `why`.
+    pub const ALL: [(Degraded, &'static str); 6] = [
+        (Degraded::Monitor, "monitor"),
+        (Degraded::Replication, "replication"),
+        (Degraded::ReplyMode, "reply_mode"),
+        (Degraded::MalformedRequest, "malformed_request"),
+        (Degraded::MalformedReply, "malformed_reply"),
+        (Degraded::Unpaired, "unpaired"),
+    ];
+}
+
+/// Which side ended a session, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The client closed.
+    DownstreamClosed,
+    /// The client's connection broke.
+    DownstreamError,
+    /// The server closed.
+    UpstreamClosed,
+    /// The server's connection broke.
+    UpstreamError,
+    /// The server could not be reached.
+    UpstreamUnreachable,
+    /// Too many clients, or idle for too long.
+    Limit,
+    /// We are shutting down.
+    Drained,
+}
+
+impl SessionEnd {
+    /// Every end, with the values of the labels `side` and `why`.
+    pub const ALL: [(SessionEnd, &'static str, &'static str); 7] = [
+        (SessionEnd::DownstreamClosed, "downstream", "closed"),
+        (SessionEnd::DownstreamError, "downstream", "error"),
+        (SessionEnd::UpstreamClosed, "upstream", "closed"),
+        (SessionEnd::UpstreamError, "upstream", "error"),
+        (SessionEnd::UpstreamUnreachable, "upstream", "unreachable"),
+        (SessionEnd::Limit, "bgsafe", "limit"),
+        (SessionEnd::Drained, "bgsafe", "drained"),
+    ];
+}
+
+/// Latencies of one worker, in microseconds, two significant digits, up to a minute.
+#[derive(Debug)]
+pub struct Latency {
+    /// Request read to last byte of its reply read, one per [`Class`].
+    pub request: [Histogram<u64>; Class::ALL.len()],
+    /// Time a request or reply spent inside bgsafe: read to written.
+    pub overhead: Histogram<u64>,
+}
+
+impl Latency {
+    fn new() -> Self {
+        let one = || Histogram::new_with_bounds(1, 60_000_000, 2).expect("bounds are constants and valid");
+        Latency { request: std::array::from_fn(|_| one()), overhead: one() }
+    }
+}
+
+/// What one worker counts.
+#[derive(Debug)]
+pub struct WorkerStats {
+    /// Sessions open now.
+    pub connections: Count,
+    /// Sessions accepted.
+    pub connections_total: Count,
+    /// Requests by class, indexed by `Class as usize`.
+    pub requests: [Count; Class::ALL.len()],
+    /// Bytes sent on: `[to upstream, to downstream]`.
+    pub bytes: [Count; 2],
+    /// Refusals by form, indexed by `Form as usize`.
+    pub refusals: [Count; Form::ALL.len()],
+    /// Commands held.
+    pub held: Count,
+    /// Ends of holds, indexed by `HoldEnd as usize`.
+    pub holds: [Count; HoldEnd::ALL.len()],
+    /// Commands sent a second time.
+    pub replays: Count,
+    /// Indexed by `Degraded as usize`.
+    pub degraded: [Count; Degraded::ALL.len()],
+    /// Indexed by `SessionEnd as usize`.
+    pub ends: [Count; SessionEnd::ALL.len()],
+    /// Locked once per chunk by the worker, once per scrape by the reader.
+    pub latency: Mutex<Latency>,
+}
+
+impl WorkerStats {
+    /// All at zero.
+    pub fn new() -> Self {
+        WorkerStats {
+            connections: Count::default(),
+            connections_total: Count::default(),
+            requests: Default::default(),
+            bytes: Default::default(),
+            refusals: Default::default(),
+            held: Count::default(),
+            holds: Default::default(),
+            replays: Count::default(),
+            degraded: Default::default(),
+            ends: Default::default(),
+            latency: Mutex::new(Latency::new()),
+        }
+    }
+
+    /// Runs `record` on the histograms.
+    #[inline]
+    pub fn latency<R>(&self, record: impl FnOnce(&mut Latency) -> R) -> R {
+        record(&mut self.latency.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Default for WorkerStats {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the guard counts. Written a few times an incident, so a lock is cheap enough.
+#[derive(Debug, Default)]
+pub struct GuardStats {
+    /// Ended incidents.
+    pub incidents: BTreeMap<(&'static str, Outcome), u64>,
+    /// Remedies tried, by finding id and result (`ok`, `failed`, `refused`).
+    pub remedies: BTreeMap<(String, &'static str), u64>,
+    /// First sighting to open writes.
+    pub mitigation: Vec<Duration>,
+    /// First sighting to a proven save.
+    pub verify: Vec<Duration>,
+    /// Refusals that reached no session (errorstats, our own PING).
+    pub silent_refusals: u64,
+}
+
+impl GuardStats {
+    /// Counts an ended incident.
+    pub fn incident(&mut self, variant: Variant, outcome: Outcome) {
+        *self.incidents.entry((variant.name(), outcome)).or_default() += 1;
+    }
+}
+
+/// Everything bgsafe counts.
+#[derive(Debug)]
+pub struct Metrics {
+    /// One per worker thread.
+    pub workers: Vec<Arc<WorkerStats>>,
+    /// The guard's.
+    pub guard: Mutex<GuardStats>,
+}
+
+impl Metrics {
+    /// Zeroed counters for `workers` worker threads.
+    pub fn new(workers: usize) -> Self {
+        Metrics {
+            workers: (0..workers).map(|_| Arc::new(WorkerStats::new())).collect(),
+            guard: Mutex::default(),
+        }
+    }
+
+    /// The sum over all workers of what `pick` reads.
+    pub fn sum(&self, pick: impl Fn(&WorkerStats) -> u64) -> u64 {
+        self.workers.iter().map(|w| pick(w)).sum()
+    }
+}

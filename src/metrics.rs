@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
@@ -197,24 +196,42 @@ impl Default for WorkerStats {
 }
 
 /// What the guard counts. Written a few times an incident, so a lock is cheap enough.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct GuardStats {
     /// Ended incidents.
     pub incidents: BTreeMap<(&'static str, Outcome), u64>,
     /// Remedies tried, by finding id and result (`ok`, `failed`, `refused`).
     pub remedies: BTreeMap<(String, &'static str), u64>,
-    /// First sighting to open writes.
-    pub mitigation: Vec<Duration>,
-    /// First sighting to a proven save.
-    pub verify: Vec<Duration>,
+    /// First sighting to open writes, in microseconds, two significant digits, up to a day.
+    pub mitigation: Histogram<u64>,
+    /// First sighting to a proven save, likewise.
+    pub verify: Histogram<u64>,
     /// Refusals that reached no session (errorstats, our own PING).
     pub silent_refusals: u64,
 }
 
 impl GuardStats {
+    /// All at zero.
+    pub fn new() -> Self {
+        let one = || Histogram::new_with_bounds(1, 86_400_000_000, 2).expect("bounds are constants and valid");
+        GuardStats {
+            incidents: BTreeMap::new(),
+            remedies: BTreeMap::new(),
+            mitigation: one(),
+            verify: one(),
+            silent_refusals: 0,
+        }
+    }
+
     /// Counts an ended incident.
     pub fn incident(&mut self, variant: Variant, outcome: Outcome) {
         *self.incidents.entry((variant.name(), outcome)).or_default() += 1;
+    }
+}
+
+impl Default for GuardStats {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

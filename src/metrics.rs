@@ -213,7 +213,8 @@ pub struct GuardStats {
 impl GuardStats {
     /// All at zero.
     pub fn new() -> Self {
-        let one = || Histogram::new_with_bounds(1, 86_400_000_000, 2).expect("bounds are constants and valid");
+        let one =
+            || Histogram::new_with_bounds(1, 86_400_000_000, 2).expect("bounds are constants and valid");
         GuardStats {
             incidents: BTreeMap::new(),
             remedies: BTreeMap::new(),

@@ -195,6 +195,9 @@ impl Default for WorkerStats {
     }
 }
 
+/// How a remedy may end: the values of the label `result`.
+pub const REMEDY_RESULTS: [&str; 3] = ["ok", "failed", "refused"];
+
 /// What the guard counts. Written a few times an incident, so a lock is cheap enough.
 #[derive(Debug)]
 pub struct GuardStats {
@@ -221,6 +224,16 @@ impl GuardStats {
             mitigation: one(),
             verify: one(),
             silent_refusals: 0,
+        }
+    }
+
+    /// Puts a zero for every result of each of these findings, so that the metric's labels exist
+    /// from the start. Whoever owns the table of remedies calls it once.
+    pub fn seed_remedies(&mut self, findings: &[&str]) {
+        for finding in findings {
+            for result in REMEDY_RESULTS {
+                self.remedies.entry(((*finding).to_owned(), result)).or_default();
+            }
         }
     }
 

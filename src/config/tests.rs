@@ -206,7 +206,8 @@ fn the_password_comes_from_the_file_then_the_url_then_the_environment() {
     let url = (Key::Upstream, "redis://u:from-url@h");
     let file = (Key::ControlPasswordFile, "/p");
     let toy = Toy::new().file("/p", "from-file\r\n").env("REDISCLI_AUTH", "from-env");
-    let table: &[(&[(Key, &str)], Option<&str>, &str)] = &[
+    type Row<'a> = (&'a [(Key, &'a str)], Option<&'a str>, &'a str);
+    let table: &[Row] = &[
         (&[], None, "from-env"),
         (&[url], Some("u"), "from-url"),
         (&[url, file], Some("u"), "from-file"),

@@ -79,7 +79,7 @@ pub fn size_text(bytes: u64) -> String {
 fn text(value: u64, units: &[(&str, u64)]) -> String {
     units
         .iter()
-        .find(|(_, one)| value > 0 && value % one == 0)
+        .find(|(_, one)| value > 0 && value.is_multiple_of(*one))
         .map_or_else(|| value.to_string(), |(unit, one)| format!("{}{unit}", value / one))
 }
 

@@ -221,6 +221,7 @@ impl Session {
                 }
                 Poll::Ready(Ok(0)) => {
                     self.down.read_closed = true;
+                    self.end.get_or_insert(SessionEnd::DownstreamClosed);
                     0
                 }
                 Poll::Ready(Ok(n)) => n,

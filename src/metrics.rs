@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
@@ -197,21 +196,52 @@ impl Default for WorkerStats {
 }
 
 /// What the guard counts. Written a few times an incident, so a lock is cheap enough.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct GuardStats {
     /// Ended incidents.
     pub incidents: BTreeMap<(&'static str, Outcome), u64>,
     /// Remedies tried, by finding id and result (`ok`, `failed`, `refused`).
     pub remedies: BTreeMap<(String, &'static str), u64>,
-    /// First sighting to open writes.
-    pub mitigation: Vec<Duration>,
-    /// First sighting to a proven save.
-    pub verify: Vec<Duration>,
-    /// Refusals that reached no session (errorstats, our own PING).
+    /// First sighting to open writes, in microseconds.
+    pub mitigation: Histogram<u64>,
+    /// First sighting to a proven save, in microseconds.
+    pub verify: Histogram<u64>,
+    /// Sums of the two above, in microseconds.
+    pub sums: [u64; 2],
+    /// Refusals that reached no session, by the server's own count (`errorstats`).
     pub silent_refusals: u64,
 }
 
+/// Longest duration the guard's histograms tell apart: a day.
+const GUARD_MICROS_MOST: u64 = 86_400_000_000;
+
+impl Default for GuardStats {
+    fn default() -> Self {
+        let one = || Histogram::new_with_bounds(1, GUARD_MICROS_MOST, 2).expect("bounds are constants and valid");
+        GuardStats {
+            incidents: BTreeMap::new(),
+            remedies: BTreeMap::new(),
+            mitigation: one(),
+            verify: one(),
+            sums: [0; 2],
+            silent_refusals: 0,
+        }
+    }
+}
+
 impl GuardStats {
+    /// Writes were open so many microseconds after the first sighting.
+    pub fn mitigated(&mut self, micros: u64) {
+        self.mitigation.saturating_record(micros.max(1));
+        self.sums[0] += micros;
+    }
+
+    /// A save was proved so many microseconds after the first sighting.
+    pub fn verified(&mut self, micros: u64) {
+        self.verify.saturating_record(micros.max(1));
+        self.sums[1] += micros;
+    }
+
     /// Counts an ended incident.
     pub fn incident(&mut self, variant: Variant, outcome: Outcome) {
         *self.incidents.entry((variant.name(), outcome)).or_default() += 1;

@@ -217,7 +217,8 @@ const GUARD_MICROS_MOST: u64 = 86_400_000_000;
 
 impl Default for GuardStats {
     fn default() -> Self {
-        let one = || Histogram::new_with_bounds(1, GUARD_MICROS_MOST, 2).expect("bounds are constants and valid");
+        let one =
+            || Histogram::new_with_bounds(1, GUARD_MICROS_MOST, 2).expect("bounds are constants and valid");
         GuardStats {
             incidents: BTreeMap::new(),
             remedies: BTreeMap::new(),

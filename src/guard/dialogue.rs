@@ -302,7 +302,9 @@ mod tests {
             (fault("ERR"), BgsaveReply::ForkFailed),
             (fault("ERR Background save already in progress"), BgsaveReply::InProgress),
             (
-                fault("ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to schedule a BGSAVE whenever possible."),
+                fault(
+                    "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to schedule a BGSAVE whenever possible.",
+                ),
                 BgsaveReply::OtherChild,
             ),
         ] {

@@ -101,7 +101,11 @@ pub struct Row {
 /// What to do about a refusal that we heard ourselves. First row that holds.
 pub const COURSES: [Row; 12] = [
     Row { why: "policy observe", when: |f| f.policy == Policy::Observe, course: Course::Observe },
-    Row { why: "the snapshot's target moved to a suspect place", when: |f| f.break_in, course: Course::Freeze },
+    Row {
+        why: "the snapshot's target moved to a suspect place",
+        when: |f| f.break_in,
+        course: Course::Freeze,
+    },
     Row { why: "exposure budget spent", when: |f| f.exposed, course: Course::Refuse },
     Row {
         why: "the append-only file refuses: the switch does not govern it",

@@ -165,6 +165,7 @@ fn shared(config: &Config) -> Shared {
             ReplayScripts::All => ScriptReplay::All,
             ReplayScripts::None => ScriptReplay::None,
         },
+        bulk_max: config.max_request_bytes,
         retain_request_max: RETAIN_REQUEST_MAX,
         retain_session_max: RETAIN_SESSION_MAX,
         withhold_max: WITHHOLD_MAX,

@@ -157,6 +157,8 @@ pub struct Guard {
     journal: Option<Journal>,
     /// Close with this once the debt is erased.
     closing: bool,
+    /// When the first sighting came that no PONG has answered: an incident begins there.
+    first: Option<Now>,
     due: Duration,
     probe_after: Duration,
     /// The newest line told.
@@ -197,6 +199,7 @@ impl Guard {
             lowered_at: (0, 0),
             journal: None,
             closing: false,
+            first: None,
             due: Duration::ZERO,
             probe_after: Duration::ZERO,
             said: None,
@@ -208,7 +211,12 @@ impl Guard {
     pub fn handle(&mut self, now: Now, event: Event) {
         self.revision += 1;
         match event {
-            Event::Sighted { sightings, refusal: _ } => self.sighted = self.sighted.max(sightings),
+            Event::Sighted { sightings, refusal: _ } => {
+                self.sighted = self.sighted.max(sightings);
+                if self.journal.is_none() && self.unproven() {
+                    self.first.get_or_insert(now);
+                }
+            }
             Event::Up => {
                 self.up = true;
                 self.reconciled = false;
@@ -451,7 +459,8 @@ impl Guard {
     /// Opens an incident unless one is open.
     fn open(&mut self, now: Now, variant: Variant) {
         if self.journal.is_none() {
-            self.journal = Some(Journal::open(now, self.settings.nonce, &self.settings.address, variant));
+            let first = self.first.take().unwrap_or(now);
+            self.journal = Some(Journal::open(first, self.settings.nonce, &self.settings.address, variant));
             self.saver = Saver::default();
             self.past = Past::default();
             self.course = None;

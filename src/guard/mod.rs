@@ -12,8 +12,8 @@ pub mod journal;
 pub mod policy;
 pub mod record;
 pub mod saver;
-// pub mod store;
-// pub mod supervisor;
+pub mod store;
+pub mod supervisor;
 
 #[cfg(test)]
 mod sim;

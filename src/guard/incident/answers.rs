@@ -54,7 +54,7 @@ impl Guard {
         self.suspicious = false;
         self.out.push_back(Action::OpenThrough(sightings));
         match self.phase {
-            Phase::Quiet => {}
+            Phase::Quiet => self.first = None,
             Phase::Alarmed
             | Phase::Holding
             | Phase::Exposed

@@ -8,7 +8,8 @@ use redis_protocol::resp2::types::BytesFrame as Frame;
 
 use super::evidence::{Fact, Look, Role};
 use super::saver::BgsaveReply;
-use crate::posture::{Form, Refusal, Variant};
+use crate::posture::Refusal;
+use crate::resp::error::classify;
 
 /// The switch.
 pub const KNOB: &str = "stop-writes-on-bgsave-error";
@@ -199,16 +200,6 @@ fn heard(ping: &Frame) -> Heard {
     }
 }
 
-fn classify(line: &[u8]) -> Option<Refusal> {
-    line.starts_with(b"MISCONF ").then(|| Refusal {
-        variant: match memchr::memmem::find(line, b"AOF").is_some() {
-            true => Variant::Aof,
-            false => Variant::Rdb,
-        },
-        form: Form::Command,
-    })
-}
-
 fn read_role(frame: &Frame) -> Fact<Role> {
     match frame {
         Frame::Array(items) => items.first().map(|word| Role::from_word(&text(word))).into(),
@@ -302,7 +293,9 @@ mod tests {
             (fault("ERR"), BgsaveReply::ForkFailed),
             (fault("ERR Background save already in progress"), BgsaveReply::InProgress),
             (
-                fault("ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to schedule a BGSAVE whenever possible."),
+                fault(
+                    "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to schedule a BGSAVE whenever possible.",
+                ),
                 BgsaveReply::OtherChild,
             ),
         ] {

@@ -246,7 +246,9 @@ mod tests {
     #[test]
     fn missing_and_garbled_fields_stay_unknown() {
         let mut look = Look::default();
-        look.read_info("# Persistence\r\nrdb_bgsave_in_progress:x\r\nrdb_last_bgsave_status:\r\nrun_id:\r\nfoo\r\n");
+        look.read_info(
+            "# Persistence\r\nrdb_bgsave_in_progress:x\r\nrdb_last_bgsave_status:\r\nrun_id:\r\nfoo\r\n",
+        );
         assert_eq!(look, Look::default());
         assert!(!look.refuses_for_rdb());
     }
@@ -262,7 +264,10 @@ mod tests {
         ] {
             let mut look = Look::default();
             look.read_info(info);
-            assert_eq!((look.server, look.version), (Fact::Known(server.into()), Fact::Known(version.into())));
+            assert_eq!(
+                (look.server, look.version),
+                (Fact::Known(server.into()), Fact::Known(version.into()))
+            );
         }
     }
 

@@ -10,18 +10,22 @@
 //! operator's value is put back unproved only when the exposure budget says so.
 
 mod answers;
+mod hands;
+mod looks;
+mod span;
 mod view;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::debt::{Debt, VERSION};
+use super::debt::Debt;
 use super::dialogue::{Answer, Talk};
 use super::evidence::{Look, Role, Target};
 use super::journal::Journal;
-use super::policy::{Course, Facts, LOOK_EVERY, LOOK_FRESH, Settings, course};
-use super::record::{Finding, Incident, Outcome, Phase};
+use super::policy::{BLIND_AFTER, Course, Facts, LOOK_FRESH, Settings, course};
+use super::record::{Incident, Phase};
 use super::saver::Saver;
+use crate::config::Policy;
 use crate::posture::{Posture, Refusal, Variant};
 
 /// The two clocks, as the shell read them.
@@ -103,6 +107,7 @@ struct Past {
     debt_failed: bool,
     told_keep: bool,
     told_stuck: bool,
+    told_role: bool,
     /// The switch read `no` and yet PING was refused: ask again, slowly.
     doubtful: bool,
     /// PONG was heard with the switch untouched: a last look tells how it ended.
@@ -117,6 +122,8 @@ pub struct Guard {
     posture: Posture,
     out: VecDeque<Action>,
     up: bool,
+    /// When the control connection was lost, or first could not be made.
+    down_since: Option<Duration>,
     /// The first look on this connection was compared with the debt.
     reconciled: bool,
     /// The question whose answer is awaited.
@@ -175,6 +182,7 @@ impl Guard {
             posture: Posture::Forward,
             out: VecDeque::new(),
             up: false,
+            down_since: None,
             reconciled: false,
             talking: None,
             storing: false,
@@ -219,6 +227,11 @@ impl Guard {
             }
             Event::Up => {
                 self.up = true;
+                self.down_since = None;
+                // What an incident wants instead is found out by the first PING.
+                if self.phase != Phase::Exposed {
+                    self.set_posture(Posture::Forward);
+                }
                 self.reconciled = false;
                 self.config_refused = false;
                 self.due = now.mono;
@@ -232,6 +245,10 @@ impl Guard {
             Event::Stored(result) => self.stored(now, result),
             Event::Timer => {}
         }
+        if self.is_blind(now) {
+            // Nobody will ever open a ticket: to withhold refusals would only delay them.
+            self.set_posture(Posture::Refuse);
+        }
         self.step(now);
     }
 
@@ -242,6 +259,10 @@ impl Guard {
 
     /// When to send [`Event::Timer`], if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Duration> {
+        if let Some(since) = self.down_since {
+            return (self.posture != Posture::Refuse && self.settings.policy != Policy::Observe)
+                .then_some(since + BLIND_AFTER);
+        }
         let idle = self.up && self.talking.is_none() && !self.storing;
         let eager = self.reconciled && self.is_open() && self.unproven();
         idle.then(|| if eager { self.due.min(self.probe_after) } else { self.due })
@@ -291,7 +312,9 @@ impl Guard {
     fn is_open(&self) -> bool {
         match self.phase {
             Phase::Quiet => true,
-            Phase::Mitigated | Phase::Diagnosing | Phase::Repairing | Phase::Verifying | Phase::Stuck => self.lowered,
+            Phase::Mitigated | Phase::Diagnosing | Phase::Repairing | Phase::Verifying | Phase::Stuck => {
+                self.lowered
+            }
             Phase::Alarmed | Phase::Rearming | Phase::Holding | Phase::Exposed => false,
         }
     }
@@ -362,171 +385,12 @@ impl Guard {
         self.suspicious || self.sighted > self.opened
     }
 
-    fn talk(&mut self, talk: Talk) {
-        self.talking = Some(talk.clone());
-        self.out.push_back(Action::Talk(talk));
-    }
-
-    fn restore(&mut self) {
-        match &self.debt {
-            Some(debt) => {
-                let owed = debt.owed.clone();
-                self.talk(Talk::Restore { owed });
-            }
-            // Unreachable by the invariants; asking PING is what leads out of any confusion.
-            None => self.talk(Talk::Probe),
-        }
-    }
-
-    fn write_debt(&mut self, now: Now) {
-        let run_id = self.look.as_ref().and_then(|(_, look)| look.run_id.known().cloned());
-        let incident = self.journal.as_ref().map(|j| j.record().id.clone());
-        let (Some(run_id), Some(incident)) = (run_id, incident) else { return };
-        let debt = Debt {
-            version: VERSION,
-            address: self.settings.address.clone(),
-            run_id,
-            // The switch is a boolean and the server refuses for it, so it reads `yes`; what the
-            // transaction reads decides in the end.
-            owed: "yes".into(),
-            since_ms: now.unix_ms,
-            incident,
-        };
-        self.debt = Some(debt.clone());
-        self.storing = true;
-        self.out.push_back(Action::WriteDebt(debt));
-    }
-
-    fn erase_debt(&mut self) {
-        if self.debt.take().is_some() {
-            self.storing = true;
-            self.out.push_back(Action::EraseDebt);
-        }
-    }
-
-    fn stored(&mut self, now: Now, result: Result<(), String>) {
-        self.storing = false;
-        if let Err(why) = result {
-            self.say(now, "debt not stored", why.clone());
-            if self.debt.take().is_some() {
-                self.past.debt_failed = true;
-                let remedy = "make --state-dir writable and give its filesystem room".to_string();
-                self.find("unknown", "warn", format!("bgsafe could not write its debt: {why}"), remedy);
-            }
-        }
-        if self.closing {
-            self.close(now);
-        }
-    }
-
-    /// Ends the incident, once no debt is left to erase.
-    fn finish(&mut self, now: Now) {
-        self.closing = true;
-        self.erase_debt();
-        if !self.storing {
-            self.close(now);
-        }
-    }
-
-    fn close(&mut self, now: Now) {
-        let outcome = match self.past {
-            Past { exposed: true, .. } => Outcome::Exposed,
-            Past { hands_off: true, .. } | Past { restarted: true, .. } => Outcome::Operator,
-            Past { rearmed: true, .. } => Outcome::Rearmed,
-            Past { frozen: true, .. } => Outcome::Operator,
-            Past { .. } => Outcome::SelfHealed,
-        };
-        self.set_posture(Posture::Forward);
-        self.enter(now, Phase::Quiet, "incident closed", outcome.name().into());
-        if let Some(journal) = self.journal.take() {
-            self.out.push_back(Action::Record(Box::new(journal.close(now, outcome))));
-        }
-        self.closing = false;
-        self.lowered = false;
-        self.lower_in_doubt = false;
-        self.restore_in_doubt = false;
-        self.unwind = None;
-        self.suspicious = false;
-        self.counted = None;
-        self.lowered_at = (0, 0);
-        self.own_refusals = 0;
-        self.course = None;
-        self.saver = Saver::default();
-        self.past = Past::default();
-        self.due = now.mono + LOOK_EVERY;
-    }
-
-    /// Opens an incident unless one is open.
-    fn open(&mut self, now: Now, variant: Variant) {
-        if self.journal.is_none() {
-            let first = self.first.take().unwrap_or(now);
-            self.journal = Some(Journal::open(first, self.settings.nonce, &self.settings.address, variant));
-            self.saver = Saver::default();
-            self.past = Past::default();
-            self.course = None;
-            self.out.push_back(Action::Opened);
-        }
-        self.variant = variant;
-        if let Some(journal) = &mut self.journal {
-            journal.variant(variant);
-        }
-    }
-
-    fn freeze(&mut self, now: Now) {
-        self.past.frozen = true;
-        let evidence = self.look.as_ref().map_or_else(String::new, |(_, look)| {
-            format!("dir={:?} dbfilename={:?}, were {:?}", look.dir, look.dbfilename, self.healthy)
-        });
-        let remedy = format!("{} CONFIG GET dir dbfilename; who set them? rotate its secrets", self.cli());
-        self.find("break-in-signs", "crit", evidence, remedy);
-        if !self.lowered {
-            self.set_posture(Posture::Hold);
-        }
-        self.enter(now, Phase::Stuck, "frozen", "the snapshot's target moved to a suspect place".into());
-    }
-
-    fn set_posture(&mut self, posture: Posture) {
-        // Policy observe delivers what comes, as it comes.
-        if self.posture != posture && (self.settings.policy != crate::config::Policy::Observe) {
-            self.posture = posture;
-            self.out.push_back(Action::SetPosture(posture));
-        }
-    }
-
-    fn enter(&mut self, now: Now, phase: Phase, event: &'static str, detail: String) {
-        let new = self.phase != phase;
-        self.phase = phase;
-        self.tell(now, event, detail, new);
-        if new && let Some(journal) = &self.journal {
-            self.out.push_back(Action::Record(Box::new(journal.record().clone())));
-        }
-    }
-
-    fn say(&mut self, now: Now, event: &'static str, detail: String) {
-        self.tell(now, event, detail, false);
-    }
-
-    fn tell(&mut self, now: Now, event: &'static str, detail: String, new: bool) {
-        // The same words again tell nothing.
-        let said = (self.phase, event, detail.clone());
-        if !new && self.said.as_ref() == Some(&said) {
-            return;
-        }
-        self.said = Some(said);
-        if let Some(journal) = &mut self.journal {
-            journal.note(now, self.phase, event, detail.clone());
-        }
-        self.out.push_back(Action::Said(self.phase, event, detail, new));
-    }
-
-    fn find(&mut self, id: &str, severity: &str, evidence: String, remedy: String) {
-        if let Some(journal) = &mut self.journal {
-            let (id, severity) = (id.to_string(), severity.to_string());
-            journal.finding(Finding { id, severity, evidence, remedy, applied: false });
-        }
+    fn is_blind(&self, now: Now) -> bool {
+        self.down_since.is_some_and(|since| now.mono >= since + BLIND_AFTER)
     }
 
     fn down(&mut self, now: Now, why: String) {
+        self.down_since.get_or_insert(now.mono);
         match self.talking.take() {
             Some(Talk::Lower) => self.lower_in_doubt = true,
             Some(Talk::Restore { .. }) => self.restore_in_doubt = true,

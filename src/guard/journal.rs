@@ -54,7 +54,12 @@ impl Journal {
             self.record.timeline.push(entry);
         } else if let Some(last) = self.record.timeline.last_mut() {
             // The end of a story matters more than its four-hundredth repetition.
-            *last = Entry { at_ms: now.mono.saturating_sub(self.opened.mono).as_millis() as u64, phase, event: event.to_string(), detail };
+            *last = Entry {
+                at_ms: now.mono.saturating_sub(self.opened.mono).as_millis() as u64,
+                phase,
+                event: event.to_string(),
+                detail,
+            };
         }
     }
 

@@ -39,6 +39,8 @@ pub const CHILD_POLL: (Duration, Duration, Duration) =
 pub const RETRY_FIRST: Duration = Duration::from_secs(6);
 /// And the longest.
 pub const RETRY_MOST: Duration = Duration::from_secs(60);
+/// Without a control connection for so long, refusals are delivered as they come.
+pub const BLIND_AFTER: Duration = Duration::from_secs(5);
 /// After so many failed saves a human is told what to type.
 pub const STUCK_AFTER: u32 = 3;
 /// Lines of one incident's timeline.
@@ -101,7 +103,11 @@ pub struct Row {
 /// What to do about a refusal that we heard ourselves. First row that holds.
 pub const COURSES: [Row; 12] = [
     Row { why: "policy observe", when: |f| f.policy == Policy::Observe, course: Course::Observe },
-    Row { why: "the snapshot's target moved to a suspect place", when: |f| f.break_in, course: Course::Freeze },
+    Row {
+        why: "the snapshot's target moved to a suspect place",
+        when: |f| f.break_in,
+        course: Course::Freeze,
+    },
     Row { why: "exposure budget spent", when: |f| f.exposed, course: Course::Refuse },
     Row {
         why: "the append-only file refuses: the switch does not govern it",

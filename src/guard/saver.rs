@@ -215,7 +215,10 @@ mod tests {
     #[test]
     fn the_first_try_waits_only_for_the_second_to_pass() {
         let mut saver = Saver::default();
-        assert_eq!(saver.look(at(300), &look(300, false, false, 1000)), Verdict::Wait(Duration::from_millis(1001)));
+        assert_eq!(
+            saver.look(at(300), &look(300, false, false, 1000)),
+            Verdict::Wait(Duration::from_millis(1001))
+        );
         assert_eq!(saver.look(at(1001), &look(1001, false, false, 1000)), Verdict::Try(false));
     }
 

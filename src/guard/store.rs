@@ -47,7 +47,10 @@ pub struct Store {
 impl Store {
     /// Opens, and makes what is missing; the debt found there. A garbled page is reported as such:
     /// whether the switch was ever lowered cannot be known from it.
-    pub fn open(state_dir: &Path, address: &str) -> Result<(Store, Result<Option<Debt>, DebtError>), StoreError> {
+    pub fn open(
+        state_dir: &Path,
+        address: &str,
+    ) -> Result<(Store, Result<Option<Debt>, DebtError>), StoreError> {
         let at = |path: &Path| {
             let path = path.to_path_buf();
             move |source| StoreError::Io { path, source }

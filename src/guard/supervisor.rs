@@ -5,28 +5,27 @@
 //! them; held sessions are woken in steps; a debt that is owed at the end stays on disk, and the
 //! log says what a human must type to pay it.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
-use tokio::sync::{broadcast, mpsc as inbox};
+use tokio::sync::mpsc as inbox;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::feed::{PhaseChange, Shared, Tally, held, lock};
 use super::incident::{Action, Event, Guard, Now};
 use super::journal::rfc3339;
 use super::policy::Settings;
-use super::record::{Held, Incident, Phase, UpstreamStatus};
-use super::store::{INCIDENTS_MOST, Job, Store, StoreError};
-use crate::config::{Address, Config};
+use super::record::{Incident, Phase};
+use super::store::{Job, Store, StoreError};
+use crate::config::Config;
 use crate::control::{Control, ControlError, Endpoint};
 use crate::gate::Gate;
-use crate::metrics::{HoldEnd, Metrics};
+use crate::metrics::Metrics;
 use crate::posture::Posture;
 
 /// Sessions woken in one step, and the pause after it: ten thousand held writes do not arrive as one.
@@ -52,10 +51,6 @@ pub struct Params {
 impl Params {
     /// From the merged configuration.
     pub fn new(config: &Config) -> Self {
-        let address = match &config.upstream {
-            Address::Tcp(address) => address.clone(),
-            Address::Unix(path) => format!("unix:{}", path.display()),
-        };
         let nonce = (std::process::id() & 0xffff) as u16;
         Params {
             endpoint: Endpoint {
@@ -64,7 +59,7 @@ impl Params {
                 name: format!("bgsafe:{nonce:04x}"),
             },
             settings: Settings {
-                address,
+                address: config.upstream.to_string(),
                 policy: config.policy,
                 exposure_time: config.exposure_time,
                 exposure_changes: config.exposure_changes,
@@ -73,64 +68,6 @@ impl Params {
             },
             state_dir: config.state_dir.clone(),
         }
-    }
-}
-
-/// A line of the live feed: what `/api/events` sends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PhaseChange {
-    /// RFC 3339.
-    pub at: String,
-    /// The phase after it.
-    pub phase: Phase,
-    /// What happened.
-    pub event: String,
-    /// The evidence.
-    pub detail: String,
-    /// The open incident.
-    pub incident: Option<String>,
-}
-
-/// What everybody may read while the guard works.
-#[derive(Debug)]
-pub struct Shared {
-    gate: Arc<Gate>,
-    status: Mutex<UpstreamStatus>,
-    /// Newest first; the open one, if any, is the first.
-    incidents: Mutex<VecDeque<Incident>>,
-    changes: broadcast::Sender<PhaseChange>,
-}
-
-impl Shared {
-    /// `upstreams[…]` of `/api/status`, as of now.
-    pub fn status(&self) -> UpstreamStatus {
-        let mut status = lock(&self.status).clone();
-        status.held = held(&self.gate);
-        status
-    }
-
-    /// Newest first, the open one included.
-    pub fn incidents(&self) -> Vec<Incident> {
-        lock(&self.incidents).iter().cloned().collect()
-    }
-
-    /// One of them.
-    pub fn incident(&self, id: &str) -> Option<Incident> {
-        lock(&self.incidents).iter().find(|incident| incident.id == id).cloned()
-    }
-
-    /// Phase changes from now on. A reader that is too slow misses some.
-    pub fn subscribe(&self) -> broadcast::Receiver<PhaseChange> {
-        self.changes.subscribe()
-    }
-
-    fn keep(&self, incident: Incident) {
-        let mut incidents = lock(&self.incidents);
-        match incidents.iter_mut().find(|known| known.id == incident.id) {
-            Some(known) => *known = incident,
-            None => incidents.push_front(incident),
-        }
-        incidents.truncate(INCIDENTS_MOST);
     }
 }
 
@@ -156,7 +93,7 @@ pub fn spawn(
         warn!("{why}: treated as none; if nobody chose it, the switch may have to be set back by hand");
         None
     });
-    let incidents = store.incidents().into();
+    let incidents = store.incidents();
     let (answers, stored) = inbox::unbounded_channel();
     let path = params.state_dir.clone();
     let jobs = store
@@ -165,12 +102,7 @@ pub fn spawn(
     let guard = Guard::new(params.settings.clone(), debt);
     let start = Instant::now();
     let status = guard.status(clock(start), held(&gate));
-    let shared = Arc::new(Shared {
-        gate: gate.clone(),
-        status: Mutex::new(status),
-        incidents: Mutex::new(incidents),
-        changes: broadcast::channel(256).0,
-    });
+    let shared = Arc::new(Shared::new(gate.clone(), status, incidents));
     let shell = Shell {
         params,
         calm: Tally::read(&metrics),
@@ -272,7 +204,10 @@ impl Shell {
     }
 
     fn tell(&mut self, event: Event) {
-        if self.guard.phase() == Phase::Quiet && !matches!(event, Event::Sighted { .. }) && self.alarmed.is_none() {
+        if self.guard.phase() == Phase::Quiet
+            && !matches!(event, Event::Sighted { .. })
+            && self.alarmed.is_none()
+        {
             self.calm = Tally::read(&self.metrics);
         }
         self.guard.handle(clock(self.start), event);
@@ -319,7 +254,9 @@ impl Shell {
             self.wakes = left.div_ceil(WAKE_STEP.0);
             self.mitigated();
         }
-        if self.store_by.is_none() && let Some(record) = self.record.take() {
+        if self.store_by.is_none()
+            && let Some(record) = self.record.take()
+        {
             self.job(Job::Save(record));
         }
     }
@@ -384,9 +321,8 @@ impl Shell {
         }
         if new {
             let at = rfc3339(clock(self.start).unix_ms);
-            // Nobody listening is no error.
             let event = event.to_string();
-            let _ = self.shared.changes.send(PhaseChange { at, phase, event, detail, incident });
+            self.shared.tell(PhaseChange { at, phase, event, detail, incident });
         }
     }
 
@@ -396,7 +332,7 @@ impl Shell {
         self.alarmed = None;
         if self.guard.phase() != Phase::Quiet || self.guard.record().is_some() {
             let micros = since.elapsed().as_micros() as u64;
-            lock(&self.metrics.guard).mitigated(micros);
+            lock(&self.metrics.guard).mitigation.saturating_record(micros.max(1));
         }
     }
 
@@ -407,7 +343,7 @@ impl Shell {
             let mut stats = lock(&self.metrics.guard);
             stats.incident(record.variant, outcome);
             if let Some(ms) = record.verified_after_ms {
-                stats.verified(ms * 1000);
+                stats.verify.saturating_record((ms * 1000).max(1));
             }
             drop(stats);
             self.alarmed = None;
@@ -434,7 +370,7 @@ impl Shell {
     }
 
     fn publish(&mut self) {
-        *lock(&self.shared.status) = self.guard.status(clock(self.start), held(&self.gate));
+        self.shared.set_status(self.guard.status(clock(self.start), held(&self.gate)));
         if let Some(record) = self.guard.record() {
             let mut record = record.clone();
             self.base.fill(&Tally::read(&self.metrics), &mut record);
@@ -460,38 +396,6 @@ impl Shell {
     }
 }
 
-/// The counters an incident is told with.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    refusals: u64,
-    held: u64,
-    replayed: u64,
-    timed_out: u64,
-    abandoned: u64,
-}
-
-impl Tally {
-    fn read(metrics: &Metrics) -> Tally {
-        let ends = |end: HoldEnd| metrics.sum(|w| w.holds[end as usize].load());
-        Tally {
-            refusals: metrics.sum(|w| w.refusals.iter().map(|count| count.load()).sum()),
-            held: metrics.sum(|w| w.held.load()),
-            replayed: ends(HoldEnd::Released),
-            timed_out: ends(HoldEnd::TimedOut),
-            abandoned: ends(HoldEnd::Abandoned),
-        }
-    }
-
-    /// What was counted from here to `end`.
-    fn fill(&self, end: &Tally, record: &mut Incident) {
-        record.refusals = end.refusals.saturating_sub(self.refusals);
-        record.held = end.held.saturating_sub(self.held);
-        record.replayed = end.replayed.saturating_sub(self.replayed);
-        record.timed_out = end.timed_out.saturating_sub(self.timed_out);
-        record.abandoned = end.abandoned.saturating_sub(self.abandoned);
-    }
-}
-
 async fn wait_line(line: &mut Option<Pin<Box<dyn Future<Output = Line> + Send>>>) -> Line {
     match line {
         Some(line) => line.await,
@@ -509,14 +413,4 @@ async fn until(deadline: Option<Instant>) {
 fn clock(start: Instant) -> Now {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { mono: start.elapsed(), unix_ms: unix.as_millis() as u64 }
-}
-
-fn held(gate: &Gate) -> Held {
-    let (commands, bytes) = gate.held();
-    Held { commands, bytes }
-}
-
-/// A poisoned lock means a panic elsewhere while it was held; what is behind stays sound.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

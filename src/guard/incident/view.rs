@@ -1,7 +1,6 @@
 //! What the guard shows of itself. Nothing here changes anything.
 
 use super::{Guard, Now};
-use crate::config::Policy;
 use crate::guard::evidence::{Fact, Role};
 use crate::guard::journal::rfc3339;
 use crate::guard::record::{DebtView, Exposure, Finding, Held, Incident, Phase, UpstreamStatus};
@@ -41,8 +40,7 @@ impl Guard {
     /// Seconds and changes acknowledged while the switch was down and not saved since. What was
     /// unsaved before we lowered it, the operator's own save points allowed.
     pub fn exposure(&self, now: Now) -> Exposure {
-        let (secs_max, changes_max) =
-            (self.settings.exposure_time.as_secs(), self.settings.exposure_changes);
+        let (secs_max, changes_max) = (self.settings.exposure_time.as_secs(), self.settings.exposure_changes);
         let mut exposure = Exposure { secs: 0, changes: 0, secs_max, changes_max };
         if !self.lowered {
             return exposure;
@@ -51,7 +49,8 @@ impl Guard {
         let own = now.unix_ms.saturating_sub(since_ms) / 1000;
         exposure.secs = own;
         if let Some((_, look)) = &self.look {
-            let saved = look.last_save.known().map(|saved| look.clock_secs(now.unix_ms).saturating_sub(*saved));
+            let saved =
+                look.last_save.known().map(|saved| look.clock_secs(now.unix_ms).saturating_sub(*saved));
             // Both ages are of one clock each, so the server's need not agree with ours.
             let later = saved.is_some_and(|age| age < own);
             exposure.secs = if later { saved.unwrap_or(own) } else { own };
@@ -81,12 +80,7 @@ impl Guard {
             run_id: word(look.map(|l| &l.run_id)),
             phase: self.phase,
             posture: self.posture.name().into(),
-            policy: match self.settings.policy {
-                Policy::Mitigate => "mitigate",
-                Policy::Hold => "hold",
-                Policy::Observe => "observe",
-            }
-            .into(),
+            policy: self.settings.policy.name().into(),
             debt: self.debt.as_ref().map(|debt| DebtView {
                 since: rfc3339(debt.since_ms),
                 owed: debt.owed.clone(),
@@ -102,14 +96,15 @@ impl Guard {
     fn standing(&self) -> Vec<Finding> {
         let mut findings = self.record().map_or_else(Vec::new, |record| record.findings.clone());
         let look = self.look.as_ref().map(|(_, look)| look);
-        if self.debt.is_none()
-            && look.is_some_and(|l| l.knob.is("no".to_string()) && l.save_ok.is(false))
-        {
+        if self.debt.is_none() && look.is_some_and(|l| l.knob.is("no".to_string()) && l.save_ok.is(false)) {
             findings.push(Finding {
                 id: "switch-left-off".into(),
                 severity: "warn".into(),
                 evidence: "the last save failed and stop-writes-on-bgsave-error is no; not by bgsafe".into(),
-                remedy: format!("{0} BGSAVE; then {0} CONFIG SET stop-writes-on-bgsave-error yes", self.cli()),
+                remedy: format!(
+                    "{0} BGSAVE; then {0} CONFIG SET stop-writes-on-bgsave-error yes",
+                    self.cli()
+                ),
                 applied: false,
             });
         }
@@ -127,7 +122,8 @@ impl Guard {
     }
 
     pub(super) fn remedy_config(&self) -> String {
-        let rights = "+ping +info +role +config|get +config|set +bgsave +multi +exec +discard +client|setname";
+        let rights =
+            "+ping +info +role +config|get +config|set +bgsave +multi +exec +discard +client|setname";
         format!("{} ACL SETUSER bgsafe {rights}", self.cli())
     }
 

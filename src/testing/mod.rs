@@ -1,1 +1,18 @@
-//! What demo, tests and benches share.
+//! What demo, tests and benches share: real servers, faults made for real, writers that count their tokens.
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`find`] | where a Redis-like server program is on this machine, and how one is obtained when there is none |
+//! | [`server`] | such a server, started in a scratch directory and ended with it |
+//! | [`client`] | a blocking connection straight to it: the lab's eyes and hands |
+//! | [`faults`] | ways to break persistence for real, each undone on drop |
+//! | [`workload`] | concurrent writers with unique tokens, and the count of what became of them |
+//!
+//! Refuses to know: sessions, guard, gate. The lab judges bgsafe from outside, as an application and an operator would.
+
+pub mod client;
+pub mod faults;
+pub mod find;
+mod obtain;
+pub mod server;
+pub mod workload;

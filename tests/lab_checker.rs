@@ -96,7 +96,11 @@ fn every_damage_done_behind_its_back_is_found() {
                 }
                 words => direct.demand(words),
             };
-            assert!(!matches!(reply.unwrap(), Reply::Integer(0)), "{}: the damage itself failed", damage.name);
+            assert!(
+                !matches!(reply.unwrap(), Reply::Integer(0)),
+                "{}: the damage itself failed",
+                damage.name
+            );
         }
         let after = ran.verify(&mut direct).unwrap();
         let found = (after.total.lost, after.total.doubled, after.total.reordered);

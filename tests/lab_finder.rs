@@ -133,7 +133,10 @@ fn the_package_manager_is_asked_for_tools_only_and_updates_only_when_it_must() {
     assert_eq!(found.unwrap().version, "7.9.1", "{said:?}");
     let install = "install -y --no-install-recommends redis-tools";
     assert_eq!(fs::read_to_string(log).unwrap(), format!("{install}\nupdate\n{install}\n"));
-    assert!(said.iter().any(|line| line.contains("apt-get install -y --no-install-recommends redis-tools")), "{said:?}");
+    assert!(
+        said.iter().any(|line| line.contains("apt-get install -y --no-install-recommends redis-tools")),
+        "{said:?}"
+    );
 }
 
 #[test]

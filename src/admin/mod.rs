@@ -1,1 +1,3 @@
 //! HTTP for people, probes and dashboards.
+
+pub mod client;

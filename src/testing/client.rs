@@ -98,7 +98,9 @@ pub fn request<A: AsRef<[u8]>>(words: &[A]) -> BytesFrame {
 /// The words of a scalar reply; an array's are joined by spaces.
 pub fn text(reply: &Reply) -> String {
     match reply {
-        OwnedFrame::SimpleString(bytes) | OwnedFrame::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        OwnedFrame::SimpleString(bytes) | OwnedFrame::BulkString(bytes) => {
+            String::from_utf8_lossy(bytes).into_owned()
+        }
         OwnedFrame::Error(text) => text.clone(),
         OwnedFrame::Integer(number) => number.to_string(),
         OwnedFrame::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),

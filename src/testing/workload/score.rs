@@ -252,7 +252,8 @@ fn judge_set(server: &mut Direct, stem: &str, fates: &[Fate]) -> io::Result<Trut
         let OwnedFrame::Array(values) = server.demand(&words)? else {
             return Err(io::Error::other("upstream: MGET answered no array"));
         };
-        let intact = |(value, token): (&OwnedFrame, usize)| (text(value) == token.to_string()).then_some(token);
+        let intact =
+            |(value, token): (&OwnedFrame, usize)| (text(value) == token.to_string()).then_some(token);
         found.extend(values.iter().zip(tokens).filter_map(intact).map(Some));
     }
     Ok(judge(fates, &found))

@@ -186,7 +186,7 @@ impl Writer {
             request(&["EXEC"]),
         ];
         let mut replies = Vec::new();
-        if token % 2 == 0 {
+        if token.is_multiple_of(2) {
             replies = self.ask(block).await;
         } else {
             for word in block {
@@ -320,7 +320,8 @@ impl Writer {
     fn note(&mut self, text: String) {
         self.live.errors.fetch_add(1, Relaxed);
         let texts = &mut self.journal.texts;
-        let text = if texts.len() < TEXTS_MAX || texts.contains_key(&text) { text } else { "others".to_owned() };
+        let text =
+            if texts.len() < TEXTS_MAX || texts.contains_key(&text) { text } else { "others".to_owned() };
         *texts.entry(text).or_default() += 1;
     }
 

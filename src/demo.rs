@@ -169,6 +169,11 @@ async fn perform(stage: &Stage, show: &Show) -> io::Result<bool> {
     let (guarded, direct) = sides.judge(stage).await?;
     show.timeline(&newest_incident(stage).await);
     show.scores(&guarded, direct.as_ref());
+    if let Some(server) = &stage.direct
+        && server.direct()?.info("rdb_last_bgsave_status")?.as_deref() == Some("err")
+    {
+        show.note("the direct server still refuses: Redis tries again only when a save point says so");
+    }
     let perfect = guarded.total.perfect() && recovered;
     show.verdict(perfect, recovered, &guarded);
     Ok(perfect)

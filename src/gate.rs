@@ -118,21 +118,21 @@ impl Gate {
         lock(&self.waiting).remove(&place);
     }
 
-    /// Counts one hold of `bytes`; false when the byte budget of all sessions is spent.
-    pub fn hold(&self, bytes: u64) -> bool {
+    /// Counts a hold of `commands` in `bytes`; false when the byte budget of all sessions is spent.
+    pub fn hold(&self, commands: u64, bytes: u64) -> bool {
         let before = self.held_bytes.fetch_add(bytes, AcqRel);
         if before + bytes > self.limits.bytes_max {
             self.held_bytes.fetch_sub(bytes, AcqRel);
             return false;
         }
-        self.held_commands.fetch_add(1, AcqRel);
+        self.held_commands.fetch_add(commands, AcqRel);
         true
     }
 
     /// Ends a hold that [`Gate::hold`] counted.
-    pub fn unhold(&self, bytes: u64) {
+    pub fn unhold(&self, commands: u64, bytes: u64) {
         self.held_bytes.fetch_sub(bytes, AcqRel);
-        self.held_commands.fetch_sub(1, AcqRel);
+        self.held_commands.fetch_sub(commands, AcqRel);
     }
 
     // ---- the guard's side ----
@@ -218,9 +218,9 @@ mod tests {
     #[test]
     fn the_byte_budget_is_for_all_sessions_together() {
         let gate = gate();
-        assert!(gate.hold(60) && !gate.hold(41) && gate.hold(40));
-        gate.unhold(60);
-        assert_eq!(gate.held(), (1, 40));
+        assert!(gate.hold(1, 60) && !gate.hold(1, 41) && gate.hold(2, 40));
+        gate.unhold(1, 60);
+        assert_eq!(gate.held(), (2, 40));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use hdrhistogram::Histogram;
 use crate::command::Class;
 use crate::guard::record::Outcome;
 use crate::posture::{Form, Variant};
+use crate::session::core::Degraded;
 
 /// A counter with one writer (a plain load and store: no locked bus cycle) and many readers.
 #[derive(Debug, Default)]
@@ -58,35 +59,6 @@ impl HoldEnd {
         (HoldEnd::TimedOut, "timed_out"),
         (HoldEnd::Abandoned, "abandoned"),
         (HoldEnd::OverBudget, "over_budget"),
-    ];
-}
-
-/// Why a session is no longer understood in full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Degraded {
-    /// MONITOR: the server talks unasked.
-    Monitor,
-    /// SYNC or PSYNC: no RESP dialogue any more.
-    Replication,
-    /// CLIENT REPLY OFF or SKIP: requests without replies.
-    ReplyMode,
-    /// The client sent what no server accepts.
-    MalformedRequest,
-    /// The server sent what no client accepts.
-    MalformedReply,
-    /// A reply came that no request asked for.
-    Unpaired,
-}
-
-impl Degraded {
-    /// Every reason, with the value of the label `why`.
-    pub const ALL: [(Degraded, &'static str); 6] = [
-        (Degraded::Monitor, "monitor"),
-        (Degraded::Replication, "replication"),
-        (Degraded::ReplyMode, "reply_mode"),
-        (Degraded::MalformedRequest, "malformed_request"),
-        (Degraded::MalformedReply, "malformed_reply"),
-        (Degraded::Unpaired, "unpaired"),
     ];
 }
 

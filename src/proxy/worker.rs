@@ -1,0 +1,164 @@
+//! A worker: one thread, one runtime, the sessions it was handed. No work moves between workers, so a
+//! session's state is never shared and its counters have one writer.
+
+use std::io;
+use std::net::TcpStream as StdTcpStream;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::command::Table;
+use crate::config::Address;
+use crate::gate::Gate;
+use crate::metrics::{SessionEnd, WorkerStats};
+use crate::resp::encode;
+use crate::session::core::{Core, Rules};
+use crate::session::shell::{Session, World};
+
+use super::stream::Stream;
+use super::upstream;
+
+/// A client's socket between the listener's thread and a worker's.
+#[derive(Debug)]
+pub enum Accepted {
+    /// Over TCP.
+    Tcp(StdTcpStream),
+    /// Over a unix socket.
+    Unix(StdUnixStream),
+}
+
+/// What all sessions of an upstream share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The server.
+    pub upstream: Address,
+    /// Where refusals are told.
+    pub gate: Arc<Gate>,
+    /// The rules of replay.
+    pub rules: Arc<Rules>,
+    /// What its commands do; replaced when the control connection has asked the server.
+    pub table: RwLock<Arc<Table>>,
+    /// See [`World::client_timeout`].
+    pub client_timeout: Duration,
+}
+
+/// A running worker as the listener sees it.
+#[derive(Debug)]
+pub struct Worker {
+    sockets: mpsc::UnboundedSender<Accepted>,
+    sessions: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no reactor.
+    pub fn spawn(
+        n: usize,
+        shared: Arc<Shared>,
+        stats: Arc<WorkerStats>,
+        closing: CancellationToken,
+    ) -> io::Result<Worker> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let (sockets, accepted) = mpsc::unbounded_channel();
+        let sessions = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sessions);
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{n}"))
+            .spawn(move || runtime.block_on(run(accepted, shared, stats, count, closing)))?;
+        Ok(Worker { sockets, sessions, thread })
+    }
+
+    /// Sessions open, or on their way.
+    pub fn load(&self) -> usize {
+        self.sessions.load(Relaxed)
+    }
+
+    /// Hands a client over. False when the worker has ended.
+    pub fn hand(&self, socket: Accepted) -> bool {
+        self.sessions.fetch_add(1, Relaxed);
+        self.sockets.send(socket).is_ok()
+    }
+
+    /// Waits until its sessions have ended. Blocks.
+    pub fn join(self) {
+        drop(self.sockets);
+        // A worker that panicked has said so on standard error already.
+        let _ = self.thread.join();
+    }
+}
+
+async fn run(
+    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    shared: Arc<Shared>,
+    stats: Arc<WorkerStats>,
+    count: Arc<AtomicUsize>,
+    closing: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    while let Some(socket) = accepted.recv().await {
+        let (shared, stats, count, closing) = (shared.clone(), stats.clone(), count.clone(), closing.clone());
+        tasks.spawn(async move {
+            stats.connections.add(1);
+            stats.connections_total.add(1);
+            let end = tokio::select! {
+                end = serve(socket, &shared, &stats) => end,
+                () = closing.cancelled() => SessionEnd::Drained,
+            };
+            stats.connections.sub(1);
+            stats.ends[end as usize].add(1);
+            count.fetch_sub(1, Relaxed);
+            tracing::debug!(?end, "session ended");
+        });
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+async fn serve(socket: Accepted, shared: &Shared, stats: &Arc<WorkerStats>) -> SessionEnd {
+    let down = match socket {
+        Accepted::Tcp(io) => TcpStream::from_std(io).map(|io| {
+            upstream::tune(&io);
+            Stream::Tcp(io)
+        }),
+        Accepted::Unix(io) => UnixStream::from_std(io).map(Stream::Unix),
+    };
+    let Ok(down) = down else { return SessionEnd::DownstreamError };
+    let up = match upstream::connect(&shared.upstream).await {
+        Ok(up) => up,
+        Err(error) => {
+            tracing::warn!(side = "upstream", address = %shared.upstream, %error, "cannot connect");
+            refuse(down, &format!("ERR bgsafe: upstream {} cannot be reached: {error}", shared.upstream))
+                .await;
+            return SessionEnd::UpstreamUnreachable;
+        }
+    };
+    let table = Arc::clone(&shared.table.read().unwrap_or_else(PoisonError::into_inner));
+    let core = Core::new(Arc::clone(&shared.rules), table, Instant::now());
+    let world = World {
+        gate: Arc::clone(&shared.gate),
+        stats: Arc::clone(stats),
+        client_timeout: shared.client_timeout,
+    };
+    Session::new(down, up, core, world).await
+}
+
+/// Tells a client why it is not served, and closes. What it cannot take at once is lost.
+async fn refuse(down: Stream, text: &str) {
+    let mut bytes = Vec::new();
+    encode::error(&mut bytes, text);
+    let _ = match down {
+        Stream::Tcp(mut io) => io.write_all(&bytes).await,
+        Stream::Unix(mut io) => io.write_all(&bytes).await,
+    };
+}

@@ -1,0 +1,352 @@
+//! The conversation, without I/O: two byte streams in, two out.
+//!
+//! In peace it is a wire that reads along: bytes handed in are handed back untouched, as they come. When
+//! the server refuses a command it keeps that reply back, waits until everything in flight is answered,
+//! lets [`replay`](super::replay) judge, and sends again what may be sent again once the shell says that
+//! writes are open. When the posture is Hold it parks the first gated request and what follows it.
+//!
+//! Refuses to know sockets, clocks (`now` is handed in), why writes are shut, and who opens them.
+//!
+//! Invariants: each byte of a reply is delivered once, or belongs to a request that is sent again; each
+//! request is sent once, or again after a reply that proves it did not run; per session everything keeps
+//! its order. When it loses count the session becomes a wire: cleverness is lost, never bytes.
+
+mod replies;
+mod requests;
+mod resend;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::command::{Class, Table};
+use crate::posture::{Form, Refusal};
+use crate::resp::request::Rest;
+use crate::resp::scan::Scan;
+
+use super::ledger::Ledger;
+use super::replay::Entry;
+use super::state::State;
+
+/// How much of a session is understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Degree {
+    /// Each reply is paired with its request.
+    Ledgered,
+    /// Requests and replies are read, but no longer paired: refusals are told, not replayed.
+    Watched,
+    /// A wire.
+    Opaque,
+}
+
+/// Why a session is no longer understood in full: the label `why` of `bgsafe_sessions_degraded_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Degraded {
+    /// MONITOR: the server talks unasked.
+    Monitor,
+    /// SYNC or PSYNC: no dialogue any more.
+    Replication,
+    /// CLIENT REPLY OFF or SKIP: requests without replies.
+    ReplyMode,
+    /// The client sent what no server accepts.
+    MalformedRequest,
+    /// The server sent what no client accepts.
+    MalformedReply,
+    /// A reply came that no request asked for, or a transaction hid how many will come.
+    Unpaired,
+}
+
+impl Degraded {
+    /// Every reason, with its label.
+    pub const ALL: [(Degraded, &'static str); 6] = [
+        (Degraded::Monitor, "monitor"),
+        (Degraded::Replication, "replication"),
+        (Degraded::ReplyMode, "reply_mode"),
+        (Degraded::MalformedRequest, "malformed_request"),
+        (Degraded::MalformedReply, "malformed_reply"),
+        (Degraded::Unpaired, "unpaired"),
+    ];
+}
+
+/// May a script that was refused be sent again?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScriptReplay {
+    /// Only when it declares its flags (`#!lua`, functions): then the server refuses it before it runs.
+    Declared,
+    /// Always: the operator vouches that scripts do nothing before their first write.
+    All,
+    /// Never.
+    None,
+}
+
+/// What every session of a listener shares.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// False: refusals are told and delivered, nothing is held (policy `observe`, hold time zero).
+    pub intercept: bool,
+    /// How long one command may wait.
+    pub hold_time: Duration,
+    /// Scripts' rule.
+    pub scripts: ScriptReplay,
+    /// A larger request is not retained, so never replayed.
+    pub retain_request_max: usize,
+    /// Bytes one session may retain.
+    pub retain_session_max: usize,
+    /// Bytes of replies one session may keep back.
+    pub withhold_max: usize,
+}
+
+/// What of a chunk was used: `direct + kept` is its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// This many leading bytes go on as they are, behind what was queued before.
+    pub direct: usize,
+    /// This many trailing bytes must be handed in again, with more behind them.
+    pub kept: usize,
+}
+
+/// A run of requests answered together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Their class.
+    pub class: Class,
+    /// From request to reply, in microseconds.
+    pub micros: u32,
+    /// How many.
+    pub n: u32,
+}
+
+/// What happened since the shell last looked.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Requests, by class.
+    pub requests: [u32; Class::ALL.len()],
+    /// Refusals, by form.
+    pub refusals: [u32; Form::ALL.len()],
+    /// Commands that began to be held.
+    pub held: u64,
+    /// Held commands that were sent (again).
+    pub released: u64,
+    /// Held commands whose time ran out.
+    pub timed_out: u64,
+    /// Held commands whose client left, or whose server did.
+    pub abandoned: u64,
+    /// Commands that would have been held had there been room.
+    pub over_budget: u64,
+    /// Requests sent a second time.
+    pub replays: u64,
+    /// Loss of count.
+    pub degraded: Option<Degraded>,
+    /// Latencies of answered requests.
+    pub runs: Vec<Run>,
+}
+
+impl Tally {
+    /// Anything beyond requests and their latencies.
+    #[inline]
+    pub fn has_incident(&self) -> bool {
+        let ends =
+            self.held | self.released | self.timed_out | self.abandoned | self.over_budget | self.replays;
+        ends != 0 || self.degraded.is_some() || self.refusals != [0; Form::ALL.len()]
+    }
+}
+
+/// A request that a chunk cut.
+#[derive(Debug)]
+struct Partial {
+    rest: Rest,
+    /// Where its bytes are retained.
+    start: u64,
+    /// Its beginning, once it has grown too large to be retained.
+    prefix: Option<Box<[u8]>>,
+    as_is: bool,
+}
+
+/// What a session waits for before its replies may go on.
+#[derive(Debug)]
+enum Hold {
+    /// Nothing.
+    None,
+    /// A refusal was seen: everything in flight must be answered first.
+    Draining(Box<Held>),
+    /// Judged; writes must open.
+    Waiting(Box<Held>),
+}
+
+/// Replies kept back, and what they answer.
+#[derive(Debug)]
+struct Held {
+    deadline: Instant,
+    entries: Vec<Entry>,
+    bytes: Vec<u8>,
+    /// Refused commands held; set by the verdict.
+    refused: u64,
+    /// The database before the first entry.
+    db: Option<u32>,
+}
+
+/// A gated request that was not sent.
+#[derive(Clone, Copy, Debug)]
+struct Parked {
+    deadline: Instant,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Core {
+    rules: Arc<Rules>,
+    table: Arc<Table>,
+    degree: Degree,
+    state: State,
+    scan: Scan,
+    ledger: Ledger,
+    partial: Option<Partial>,
+    hold: Hold,
+    parked: Option<Parked>,
+    /// The last hold's deadline: a command refused again does not get a new one.
+    deadline: Option<Instant>,
+    /// Time was up: what waited behind it passes as it is, until the client's socket is dry.
+    passing: bool,
+    transactions: u32,
+    /// Replies that are taken apart, from the start of the first undecided one.
+    pending: Vec<u8>,
+    /// How far `pending` was scanned.
+    scanned: usize,
+    /// The reply in `pending` is being delivered before its end is here.
+    cut_through: bool,
+    sighted: Option<Refusal>,
+    budget: Option<(u64, u64)>,
+    born: Instant,
+    /// Bytes of ours toward the server.
+    pub up: Vec<u8>,
+    /// Bytes toward the client that do not stand in the chunk at hand.
+    pub down: Vec<u8>,
+    /// What happened.
+    pub tally: Tally,
+}
+
+impl Core {
+    /// A conversation that has not begun.
+    pub fn new(rules: Arc<Rules>, table: Arc<Table>, now: Instant) -> Self {
+        Core {
+            rules,
+            table,
+            degree: Degree::Ledgered,
+            state: State::default(),
+            scan: Scan::new(),
+            ledger: Ledger::default(),
+            partial: None,
+            hold: Hold::None,
+            parked: None,
+            deadline: None,
+            passing: false,
+            transactions: 0,
+            pending: Vec::new(),
+            scanned: 0,
+            cut_through: false,
+            sighted: None,
+            budget: None,
+            born: now,
+            up: Vec::new(),
+            down: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// How much of the session is understood.
+    pub fn degree(&self) -> Degree {
+        self.degree
+    }
+
+    /// The newest refusal since the last call: to be told to the guard, whose ticket decides when
+    /// [`Core::opened`] may be called.
+    pub fn take_sighting(&mut self) -> Option<Refusal> {
+        self.sighted.take()
+    }
+
+    /// `(commands, bytes)` that began to be held, for which a budget must be asked; if it is refused,
+    /// [`Core::over_budget`] follows.
+    pub fn take_budget_request(&mut self) -> Option<(u64, u64)> {
+        self.budget.take()
+    }
+
+    /// Should the client's socket be read?
+    pub fn reads_downstream(&self) -> bool {
+        match self.hold {
+            Hold::None => self.parked.is_none(),
+            // What is half sent must be sent, or its reply never comes.
+            Hold::Draining(_) => self.partial.is_some(),
+            Hold::Waiting(_) => false,
+        }
+    }
+
+    /// Something waits for the gate: a refused command (`refused`) or only a parked one.
+    pub fn holds(&self) -> Option<Holding> {
+        match (&self.hold, self.parked) {
+            (Hold::Waiting(_), _) => Some(Holding::Refused),
+            (Hold::Draining(_), _) => Some(Holding::Draining),
+            (Hold::None, Some(_)) => Some(Holding::Parked),
+            (Hold::None, None) => None,
+        }
+    }
+
+    /// When [`Core::timed_out`] is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let held = match &self.hold {
+            Hold::None => None,
+            Hold::Draining(held) | Hold::Waiting(held) => Some(held.deadline),
+        };
+        [held, self.parked.map(|p| p.deadline)].into_iter().flatten().min()
+    }
+
+    /// Is every request answered and nothing kept back? Then the session may be closed.
+    pub fn is_idle(&self) -> bool {
+        self.ledger.is_empty() && self.partial.is_none() && self.holds().is_none() && self.pending.is_empty()
+    }
+
+    /// May a silent client be closed? Not one that is owed something, listens, or is a replica or monitor
+    /// (`timeout.c:clientsCronHandleTimeout`).
+    pub fn may_be_closed(&self) -> bool {
+        self.degree == Degree::Ledgered && self.is_idle() && !self.state.is_subscribed()
+    }
+
+    /// The client's socket has nothing more to give now: what was passed as it is, is through.
+    pub fn dry(&mut self) {
+        self.passing = false;
+    }
+
+    fn micros(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.born).as_micros() as u32
+    }
+
+    /// Loses count: from here on the session is read along at the most.
+    fn degrade(&mut self, degree: Degree, why: Degraded) {
+        self.flush_held();
+        self.degree = degree;
+        self.tally.degraded.get_or_insert(why);
+        for reply in self.ledger.clear() {
+            self.down.extend_from_slice(&reply);
+        }
+        if degree == Degree::Opaque {
+            self.partial = None;
+            self.down.append(&mut self.pending);
+        }
+        if let Some(partial) = &mut self.partial {
+            // Its bytes went with the ledger.
+            partial.prefix.get_or_insert_default();
+        }
+        self.state.transaction = None;
+    }
+}
+
+/// What a session waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// Replies to what is in flight.
+    Draining,
+    /// Open writes, proved later than the refusal.
+    Refused,
+    /// A posture other than Hold.
+    Parked,
+}

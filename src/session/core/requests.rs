@@ -1,0 +1,333 @@
+//! The client's side of the conversation: requests in, requests on.
+
+use std::time::Instant;
+
+use crate::command::{Kind, Topic};
+use crate::posture::Posture;
+use crate::resp::request::{Fed, HEAD_BYTES_MAX, Head, Parsed, parse};
+
+use super::super::ledger::{Flags, Slot};
+use super::super::state::Transaction;
+use super::{Core, Degraded, Degree, Hold, Parked, Partial, ScriptReplay, Taken};
+
+/// UNSUBSCRIBE without names: how many replies come is known when it is answered.
+pub(super) const ALL_TOPICS: u32 = u32::MAX;
+
+impl Core {
+    /// Requests from the client. `kept` bytes are to be handed in again: with more behind them, or when
+    /// what the session waits for has come.
+    pub fn requests(&mut self, buf: &[u8], posture: Posture, now: Instant) -> Taken {
+        let all = Taken { direct: buf.len(), kept: 0 };
+        if self.degree == Degree::Opaque {
+            return all;
+        }
+        let mut at = 0;
+        if self.partial.is_some() {
+            match self.feed_partial(buf, now) {
+                Fed::End(end) => at = end,
+                Fed::More | Fed::Malformed => return all,
+            }
+            if self.degree == Degree::Opaque {
+                return all;
+            }
+        }
+        if !matches!(self.hold, Hold::None) {
+            return Taken { direct: at, kept: buf.len() - at };
+        }
+        let was_parked = self.parked.take();
+        let taken = self.walk_requests(buf, at, posture, was_parked, now);
+        if was_parked.is_some() && self.parked.is_none() {
+            self.tally.released += 1;
+        }
+        taken
+    }
+
+    fn walk_requests(
+        &mut self,
+        buf: &[u8],
+        mut at: usize,
+        posture: Posture,
+        was_parked: Option<Parked>,
+        now: Instant,
+    ) -> Taken {
+        let all = Taken { direct: buf.len(), kept: 0 };
+        let gating = posture == Posture::Hold && self.rules.intercept && !self.passing;
+        while at < buf.len() {
+            match parse(&buf[at..]) {
+                Parsed::Whole { len, head } => {
+                    let kind = self.table.kind(&head);
+                    if gating && kind.is_gated() {
+                        return self.park(at, buf.len(), was_parked, now);
+                    }
+                    self.admit(kind, &head, Bytes::Here(&buf[at..at + len]), now);
+                    at += len;
+                    if self.degree == Degree::Opaque {
+                        return all;
+                    }
+                }
+                Parsed::Empty { len } => at += len,
+                Parsed::Part { head, rest } => {
+                    if gating {
+                        match head {
+                            None => return Taken { direct: at, kept: buf.len() - at },
+                            Some(head) if self.table.kind(&head).is_gated() => {
+                                return self.park(at, buf.len(), was_parked, now);
+                            }
+                            Some(_) => {}
+                        }
+                    }
+                    let start = self.ledger.retained.end();
+                    self.partial = Some(Partial { rest, start, prefix: None, as_is: self.passing });
+                    self.retain_partial(&buf[at..]);
+                    return all;
+                }
+                Parsed::Malformed => {
+                    self.degrade(Degree::Opaque, Degraded::MalformedRequest);
+                    return all;
+                }
+            }
+        }
+        all
+    }
+
+    /// Keeps a gated request and all behind it from the server.
+    fn park(&mut self, at: usize, len: usize, was: Option<Parked>, now: Instant) -> Taken {
+        if was.is_none() {
+            self.tally.held += 1;
+            self.budget = Some((1, (len - at) as u64));
+        }
+        self.parked = was.or(Some(Parked { deadline: now + self.rules.hold_time }));
+        Taken { direct: at, kept: len - at }
+    }
+
+    fn feed_partial(&mut self, buf: &[u8], now: Instant) -> Fed {
+        let Some(partial) = &mut self.partial else { return Fed::End(0) };
+        let fed = partial.rest.feed(buf);
+        match fed {
+            Fed::More => self.retain_partial(buf),
+            Fed::Malformed => self.degrade(Degree::Opaque, Degraded::MalformedRequest),
+            Fed::End(end) => {
+                self.retain_partial(&buf[..end]);
+                self.finish_partial(now);
+            }
+        }
+        fed
+    }
+
+    /// Retains a piece of the request at hand, or gives up retaining it.
+    fn retain_partial(&mut self, piece: &[u8]) {
+        let rules = &self.rules;
+        let retained = &mut self.ledger.retained;
+        let Some(partial) = &mut self.partial else { return };
+        if partial.prefix.is_some() {
+            return;
+        }
+        let len = (retained.end() - partial.start) as usize + piece.len();
+        if len <= rules.retain_request_max && retained.len() + piece.len() <= rules.retain_session_max {
+            retained.push(piece);
+            return;
+        }
+        let had = (retained.end() - partial.start) as usize;
+        let mut prefix = retained.slice(partial.start, had.min(HEAD_BYTES_MAX)).to_vec();
+        prefix.extend_from_slice(&piece[..piece.len().min(HEAD_BYTES_MAX - prefix.len())]);
+        partial.prefix = Some(prefix.into());
+        retained.truncate(partial.start);
+    }
+
+    /// The request that earlier chunks began is complete.
+    fn finish_partial(&mut self, now: Instant) {
+        let Some(partial) = self.partial.take() else { return };
+        let len = match partial.prefix {
+            Some(_) => 0,
+            None => (self.ledger.retained.end() - partial.start) as usize,
+        };
+        // The head is read from a copy: what is retained may be let go while the request is taken in.
+        let mut copy = [0; HEAD_BYTES_MAX];
+        let source = match &partial.prefix {
+            Some(prefix) => prefix,
+            None => self.ledger.retained.slice(partial.start, len.min(HEAD_BYTES_MAX)),
+        };
+        let seen = source.len();
+        copy[..seen].copy_from_slice(source);
+        let passing = std::mem::replace(&mut self.passing, partial.as_is);
+        match parse(&copy[..seen]) {
+            Parsed::Whole { head, .. } | Parsed::Part { head: Some(head), .. } => {
+                let kind = self.table.kind(&head);
+                self.admit(kind, &head, Bytes::Retained { start: partial.start, len }, now);
+            }
+            // An inline line longer than the head we kept: no command we know.
+            Parsed::Part { head: None, .. } | Parsed::Malformed => {
+                let head = Head { argc: 1, words: [&[]; 3] };
+                self.admit(Kind::Unknown, &head, Bytes::Retained { start: partial.start, len }, now);
+            }
+            Parsed::Empty { .. } => self.ledger.retained.truncate(partial.start),
+        }
+        self.passing = passing;
+    }
+
+    /// Takes a request into the ledger and notes what it announces.
+    fn admit(&mut self, kind: Kind, head: &Head<'_>, bytes: Bytes<'_>, now: Instant) {
+        self.tally.requests[kind.class() as usize] += 1;
+        if self.degree != Degree::Ledgered {
+            if let Bytes::Retained { start, .. } = bytes {
+                self.ledger.retained.truncate(start);
+            }
+            if kind == Kind::Replicate {
+                self.degrade(Degree::Opaque, Degraded::Replication);
+            }
+            return;
+        }
+        match kind {
+            Kind::Monitor => return self.degrade(Degree::Watched, Degraded::Monitor),
+            Kind::ReplyOff => return self.degrade(Degree::Watched, Degraded::ReplyMode),
+            Kind::Replicate => return self.degrade(Degree::Opaque, Degraded::Replication),
+            _ => {}
+        }
+        let starts = kind == Kind::Multi && self.state.transaction.is_none();
+        let wants_bytes = self.rules.intercept
+            && (kind.is_gated() || starts || self.state.transaction.is_some() || self.ledger.has_gated());
+        let (start, len) = self.retain(bytes, wants_bytes);
+        let transaction = self.transaction(kind, starts, start, len);
+        let mut slot = Slot {
+            kind,
+            flags: Flags::default()
+                .with_if(self.passing, Flags::AS_IS)
+                .with_if(transaction.is_some_and(|t| t.sealed), Flags::SEALED)
+                .with_if(kind == Kind::Script && self.script_is_safe(head), Flags::SCRIPT_SAFE),
+            transaction: transaction.map_or(0, |t| t.id),
+            arg: 1,
+            sent_us: self.micros(now),
+            len: len as u32,
+            start,
+        };
+        match (kind, transaction) {
+            // EXEC's slot carries what its reply will change.
+            (Kind::Exec, Some(t)) => {
+                slot.arg = ExecEffects { selects: t.selects, subscribes: t.subscribes }.into()
+            }
+            (Kind::Multi | Kind::Discard, _) | (_, None) => slot.arg = self.announce(kind, head),
+            (_, Some(_)) => {}
+        }
+        self.ledger.push(slot);
+    }
+
+    /// The transaction this request belongs to, MULTI and EXEC included.
+    fn transaction(&mut self, kind: Kind, starts: bool, start: u64, len: usize) -> Option<Transaction> {
+        if starts {
+            self.transactions = self.transactions.wrapping_add(1).max(1);
+            let sealed = self.state.watching || len == 0;
+            self.state.transaction =
+                Some(Transaction { id: self.transactions, start, sealed, selects: false, subscribes: false });
+            return self.state.transaction;
+        }
+        let open = self.state.transaction.as_mut()?;
+        open.sealed |= len == 0;
+        open.selects |= matches!(kind, Kind::Select | Kind::Reset);
+        open.subscribes |= matches!(kind, Kind::Subscribe(_) | Kind::Unsubscribe(_));
+        let now = *open;
+        match kind {
+            Kind::Exec | Kind::Discard => {
+                self.state.transaction = None;
+                self.state.watching = false;
+            }
+            Kind::Reset => {
+                self.state.transaction = None;
+                self.state.watching = false;
+                return None;
+            }
+            _ => {}
+        }
+        Some(now)
+    }
+
+    /// What a request that runs at once announces; the slot's argument.
+    fn announce(&mut self, kind: Kind, head: &Head<'_>) -> u32 {
+        match kind {
+            Kind::Watch => self.state.watching = true,
+            Kind::Unwatch | Kind::Reset | Kind::Exec | Kind::Discard => self.state.watching = false,
+            Kind::Select | Kind::Hello => return number(head.words[1]).unwrap_or(u32::MAX),
+            Kind::Subscribe(_) | Kind::Unsubscribe(_) => {
+                self.state.subscribing += 1;
+                self.scan.read_words(true);
+                let topics = head.argc - 1;
+                return match (kind, topics) {
+                    (Kind::Unsubscribe(Topic::Channel | Topic::Pattern | Topic::Shard), 0) => ALL_TOPICS,
+                    // SUBSCRIBE without names is an arity error: one reply.
+                    _ => topics.clamp(1, u64::from(ALL_TOPICS - 1)) as u32,
+                };
+            }
+            _ => {}
+        }
+        1
+    }
+
+    fn script_is_safe(&self, head: &Head<'_>) -> bool {
+        match self.rules.scripts {
+            ScriptReplay::All => true,
+            ScriptReplay::None => false,
+            // `eval.c:evalExtractShebangFlags`; a function always has flags (`function_lua.c`).
+            ScriptReplay::Declared => {
+                let name = head.name();
+                name.eq_ignore_ascii_case(b"fcall")
+                    || name.eq_ignore_ascii_case(b"eval") && head.words[1].starts_with(b"#!")
+            }
+        }
+    }
+
+    /// Where the request's bytes are retained, and how many; none when they are not wanted or not allowed.
+    #[inline]
+    fn retain(&mut self, bytes: Bytes<'_>, wanted: bool) -> (u64, usize) {
+        let retained = &mut self.ledger.retained;
+        match bytes {
+            Bytes::Here(bytes)
+                if wanted
+                    && bytes.len() <= self.rules.retain_request_max
+                    && retained.len() + bytes.len() <= self.rules.retain_session_max =>
+            {
+                let start = retained.end();
+                retained.push(bytes);
+                (start, bytes.len())
+            }
+            Bytes::Here(_) => (retained.end(), 0),
+            Bytes::Retained { start, len } if wanted => (start, len),
+            Bytes::Retained { start, .. } => {
+                retained.truncate(start);
+                (start, 0)
+            }
+        }
+    }
+}
+
+/// What a transaction's end changes, as the argument of EXEC's slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ExecEffects {
+    /// A SELECT ran: the database is not known any more.
+    pub selects: bool,
+    /// A SUBSCRIBE ran: replies cannot be counted any more.
+    pub subscribes: bool,
+}
+
+impl From<ExecEffects> for u32 {
+    fn from(effects: ExecEffects) -> u32 {
+        u32::from(effects.selects) | u32::from(effects.subscribes) << 1
+    }
+}
+
+impl From<u32> for ExecEffects {
+    fn from(arg: u32) -> Self {
+        ExecEffects { selects: arg & 1 != 0, subscribes: arg & 2 != 0 }
+    }
+}
+
+/// Where a request's bytes are.
+#[derive(Clone, Copy)]
+enum Bytes<'a> {
+    /// In the chunk at hand.
+    Here(&'a [u8]),
+    /// Retained already, because chunks cut the request; `len` is 0 when they could not be.
+    Retained { start: u64, len: usize },
+}
+
+fn number(word: &[u8]) -> Option<u32> {
+    std::str::from_utf8(word).ok()?.parse().ok()
+}

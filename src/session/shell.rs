@@ -1,0 +1,499 @@
+//! The loop that owns two sockets and one core. It reads, writes, waits, and decides nothing.
+//!
+//! One task a session polls both sockets: whichever wakes it, what can flow flows. A chunk is read into
+//! the worker's scratch buffer, walked by the core, and written from there; only what the other side does
+//! not take at once is copied, and then that side's reader stops: backpressure without a limit to set.
+//!
+//! Refuses to know RESP. Invariants: bytes leave in the order in which the core gave them; while bytes
+//! wait for a side nothing more is read for it, so a session never owns more than a chunk a direction
+//! besides what its core retains under budget.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use crate::gate::{Gate, Place, Ticket};
+use crate::metrics::{HoldEnd, SessionEnd, WorkerStats};
+use crate::posture::Posture;
+use crate::proxy::stream::Stream;
+
+use super::core::{Core, Holding, Tally};
+
+/// What one read may bring. Larger costs cache, smaller costs system calls.
+const CHUNK: usize = 64 * 1024;
+/// Rounds in one poll before other sessions of the worker get their turn.
+const ROUNDS_MAX: usize = 16;
+/// How often a held session looks whether its client is still there, when the socket cannot tell.
+const LOOK: Duration = Duration::from_millis(250);
+/// Every how many polls the time spent in here is recorded.
+const SAMPLE: u32 = 16;
+
+thread_local! {
+    /// Where this worker reads into. Lent to one session for one poll.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
+}
+
+/// One direction's writer: a socket and the bytes that it did not take at once.
+#[derive(Debug)]
+struct Side {
+    io: Stream,
+    out: Vec<u8>,
+    sent: usize,
+    /// Bytes read from here that the core wants again, with more behind them.
+    carry: Vec<u8>,
+    read_closed: bool,
+    /// Shut down, or broken.
+    write_closed: bool,
+}
+
+impl Side {
+    fn new(io: Stream) -> Self {
+        Side { io, out: Vec::new(), sent: 0, carry: Vec::new(), read_closed: false, write_closed: false }
+    }
+
+    /// Sends `bytes` behind what waits, without a copy if they go at once.
+    fn send(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
+        if self.write_closed {
+            return Ok(());
+        }
+        if self.out.is_empty() {
+            while !bytes.is_empty() {
+                match self.io.poll_write(cx, bytes)? {
+                    Poll::Ready(n) => bytes = &bytes[n..],
+                    Poll::Pending => break,
+                }
+            }
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Sends on what waits. Ready when nothing waits.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.out.len() {
+            if self.write_closed {
+                break;
+            }
+            self.sent += ready!(self.io.poll_write(cx, &self.out[self.sent..]))?;
+        }
+        if !self.out.is_empty() {
+            self.out = Vec::new();
+            self.sent = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What a session needs from its worker.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Where refusals are told and holds wait.
+    pub gate: Arc<Gate>,
+    /// Where it counts.
+    pub stats: Arc<WorkerStats>,
+    /// Idle clients are closed after this; zero is never.
+    pub client_timeout: Duration,
+}
+
+/// A session: resolves when it has ended, to why.
+#[derive(Debug)]
+pub struct Session {
+    down: Side,
+    up: Side,
+    core: Core,
+    world: World,
+    ticket: Option<Ticket>,
+    place: Option<Place>,
+    /// What the gate counts as held for us.
+    budget: (u64, u64),
+    timer: Option<Pin<Box<Sleep>>>,
+    idle: Option<Pin<Box<Sleep>>>,
+    active_at: Instant,
+    /// The client's carry may be looked at again without new bytes.
+    carry_ripe: bool,
+    polls: u32,
+    end: Option<SessionEnd>,
+}
+
+impl Session {
+    /// A session over two connected sockets.
+    pub fn new(down: Stream, up: Stream, core: Core, world: World) -> Self {
+        Session {
+            down: Side::new(down),
+            up: Side::new(up),
+            core,
+            world,
+            ticket: None,
+            place: None,
+            budget: (0, 0),
+            timer: None,
+            idle: None,
+            active_at: Instant::now(),
+            carry_ripe: false,
+            polls: 0,
+            end: None,
+        }
+    }
+
+    /// Server to client.
+    fn pump_replies(&mut self, cx: &mut Context<'_>, scratch: &mut Vec<u8>, now: Instant) -> Poll<()> {
+        match self.down.poll_flush(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return self.finish(SessionEnd::DownstreamError),
+        }
+        if self.up.read_closed {
+            // All that was answered is delivered.
+            return self.finish(self.end.unwrap_or(SessionEnd::UpstreamClosed));
+        }
+        let carried = lay_out(scratch, &self.up.carry);
+        let read = match self.up.io.poll_read(cx, &mut scratch[carried..]) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(read) => read,
+        };
+        let n = match read {
+            Ok(n @ 1..) => n,
+            end => {
+                self.up.read_closed = true;
+                let why = if end.is_ok() { SessionEnd::UpstreamClosed } else { SessionEnd::UpstreamError };
+                self.end.get_or_insert(why);
+                self.core.upstream_closed();
+                let carry = std::mem::take(&mut self.up.carry);
+                return self.deliver(cx, &carry);
+            }
+        };
+        self.active_at = now;
+        let buf = &scratch[..carried + n];
+        let taken = self.core.replies(buf, self.world.gate.posture(), now);
+        keep(&mut self.up.carry, &buf[buf.len() - taken.kept..]);
+        self.deliver(cx, &buf[..taken.direct])
+    }
+
+    /// `direct` and then whatever the core has queued, to the client.
+    fn deliver(&mut self, cx: &mut Context<'_>, direct: &[u8]) -> Poll<()> {
+        self.world.stats.bytes[1].add((direct.len() + self.core.down.len()) as u64);
+        let mut sent = self.down.send(cx, direct);
+        if !self.core.down.is_empty() {
+            let queued = std::mem::take(&mut self.core.down);
+            sent = sent.and_then(|()| self.down.send(cx, &queued));
+        }
+        self.after_core();
+        match sent {
+            Ok(()) => Poll::Ready(()),
+            Err(_) => self.finish(SessionEnd::DownstreamError),
+        }
+    }
+
+    /// Client to server.
+    fn pump_requests(&mut self, cx: &mut Context<'_>, scratch: &mut Vec<u8>, now: Instant) -> Poll<()> {
+        match self.up.poll_flush(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return self.upstream_write_failed(),
+        }
+        if !self.core.reads_downstream() {
+            return Poll::Pending;
+        }
+        let carried = lay_out(scratch, &self.down.carry);
+        let ripe = std::mem::take(&mut self.carry_ripe) && carried > 0;
+        let n = if ripe || self.down.read_closed {
+            0
+        } else {
+            match self.down.io.poll_read(cx, &mut scratch[carried..]) {
+                Poll::Pending => {
+                    if carried == 0 {
+                        self.core.dry();
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(0)) => {
+                    self.down.read_closed = true;
+                    0
+                }
+                Poll::Ready(Ok(n)) => n,
+                Poll::Ready(Err(_)) => return self.finish(SessionEnd::DownstreamError),
+            }
+        };
+        if carried + n > 0 {
+            self.active_at = now;
+            let buf = &scratch[..carried + n];
+            // A head that will never be complete is the server's to judge.
+            let posture = if self.down.read_closed { Posture::Forward } else { self.world.gate.posture() };
+            let taken = self.core.requests(buf, posture, now);
+            keep(&mut self.down.carry, &buf[buf.len() - taken.kept..]);
+            return self.forward(cx, &buf[..taken.direct]);
+        }
+        if self.down.read_closed && !self.up.write_closed {
+            // A half-close travels as a half-close.
+            if self.up.io.poll_shutdown(cx).is_ready() {
+                self.up.write_closed = true;
+            }
+        }
+        Poll::Pending
+    }
+
+    /// `direct` and then whatever the core has queued, to the server.
+    fn forward(&mut self, cx: &mut Context<'_>, direct: &[u8]) -> Poll<()> {
+        self.world.stats.bytes[0].add((direct.len() + self.core.up.len()) as u64);
+        let mut sent = self.up.send(cx, direct);
+        if !self.core.up.is_empty() {
+            let queued = std::mem::take(&mut self.core.up);
+            sent = sent.and_then(|()| self.up.send(cx, &queued));
+        }
+        self.after_core();
+        match sent {
+            Ok(()) => Poll::Ready(()),
+            Err(_) => self.upstream_write_failed(),
+        }
+    }
+
+    /// The server takes nothing any more. What it has answered already is still to be read.
+    fn upstream_write_failed(&mut self) -> Poll<()> {
+        self.up.write_closed = true;
+        self.up.out = Vec::new();
+        self.up.sent = 0;
+        self.end.get_or_insert(SessionEnd::UpstreamError);
+        Poll::Ready(())
+    }
+
+    fn finish(&mut self, why: SessionEnd) -> Poll<()> {
+        self.end.get_or_insert(why);
+        self.down.read_closed = true;
+        self.up.read_closed = true;
+        self.down.write_closed = true;
+        self.up.write_closed = true;
+        Poll::Pending
+    }
+
+    fn has_finished(&self) -> bool {
+        self.up.read_closed && self.down.write_closed
+    }
+
+    /// Tells the guard, asks for budgets, counts.
+    fn after_core(&mut self) {
+        if let Some(refusal) = self.core.take_sighting() {
+            self.ticket = Some(self.world.gate.sight(refusal));
+        }
+        if let Some((commands, bytes)) = self.core.take_budget_request() {
+            if self.world.gate.hold(commands, bytes) {
+                self.budget = (self.budget.0 + commands, self.budget.1 + bytes);
+            } else {
+                self.core.over_budget();
+                self.carry_ripe = true;
+            }
+        }
+        count(&mut self.core.tally, &self.world.stats);
+    }
+
+    /// What is held waits for the gate, its deadline, or its client's leaving. Ready when it moved.
+    fn poll_hold(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let Some(holding) = self.core.holds() else {
+            self.leave_gate();
+            return Poll::Pending;
+        };
+        let deadline = self.core.next_deadline().unwrap_or(now);
+        let gate = &self.world.gate;
+        if holding != Holding::Draining {
+            // Registered before looking, or a change in between would be missed.
+            let place = *self.place.get_or_insert_with(|| gate.place(deadline));
+            gate.wait(place, cx.waker());
+        }
+        let posture = gate.posture();
+        let open = match holding {
+            Holding::Draining => false,
+            Holding::Refused => self.ticket.is_some_and(|ticket| gate.is_open(ticket)),
+            Holding::Parked => posture == Posture::Forward,
+        };
+        if open {
+            self.core.opened(now);
+            self.carry_ripe = true;
+            return self.forward(cx, &[]);
+        }
+        if now >= deadline || posture == Posture::Refuse {
+            self.core.timed_out();
+            self.carry_ripe = true;
+            return self.deliver(cx, &[]);
+        }
+        if !self.down.read_closed && self.down.io.has_left(cx) {
+            self.core.abandoned();
+            self.down.carry = Vec::new();
+            self.down.read_closed = true;
+            return self.deliver(cx, &[]);
+        }
+        let until = deadline.min(now + LOOK).into();
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if timer.deadline() > until || timer.is_elapsed() {
+            timer.as_mut().reset(until);
+        }
+        if timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn leave_gate(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.world.gate.leave(place);
+        }
+        if self.budget != (0, 0) {
+            self.world.gate.unhold(self.budget.0, self.budget.1);
+            self.budget = (0, 0);
+        }
+        self.timer = None;
+    }
+
+    /// A client that has been silent for too long, with nothing owed to it, is closed.
+    fn poll_idle(&mut self, cx: &mut Context<'_>, now: Instant) {
+        if self.world.client_timeout.is_zero() {
+            return;
+        }
+        loop {
+            let due = self.active_at + self.world.client_timeout;
+            if now >= due && self.core.may_be_closed() {
+                let _ = self.finish(SessionEnd::Limit);
+                return;
+            }
+            let next = if now >= due { now + self.world.client_timeout } else { due };
+            let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next.into())));
+            if idle.is_elapsed() {
+                idle.as_mut().reset(next.into());
+            }
+            if idle.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            if now < due {
+                // It rang for an older deadline: set it again.
+                idle.as_mut().reset(due.into());
+                if idle.as_mut().poll(cx).is_pending() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn pump(&mut self, cx: &mut Context<'_>, scratch: &mut Vec<u8>, now: Instant) {
+        for _ in 0..ROUNDS_MAX {
+            let mut moved = self.pump_replies(cx, scratch, now).is_ready();
+            if self.has_finished() {
+                return;
+            }
+            moved |= self.pump_requests(cx, scratch, now).is_ready();
+            moved |= self.poll_hold(cx, now).is_ready();
+            if self.has_finished() {
+                return;
+            }
+            if !moved {
+                return;
+            }
+        }
+        // Others of this worker first; the sockets are still ready, so nobody else will wake us.
+        cx.waker().wake_by_ref();
+    }
+}
+
+impl Future for Session {
+    type Output = SessionEnd;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SessionEnd> {
+        let this = &mut *self;
+        let now = Instant::now();
+        SCRATCH.with_borrow_mut(|scratch| this.pump(cx, scratch, now));
+        this.poll_idle(cx, now);
+        this.polls = this.polls.wrapping_add(1);
+        if this.polls.is_multiple_of(SAMPLE) {
+            let spent = now.elapsed().as_micros() as u64;
+            this.world.stats.latency(|l| l.overhead.saturating_record(spent.max(1)));
+        }
+        if !this.has_finished() {
+            return Poll::Pending;
+        }
+        // What the client has sent and nobody read would turn our close into a reset, and that could cost
+        // it the last reply.
+        let _ = this.down.io.poll_shutdown(cx);
+        SCRATCH.with_borrow_mut(
+            |scratch| {
+                while let Poll::Ready(Ok(1..)) = this.down.io.poll_read(cx, scratch) {}
+            },
+        );
+        Poll::Ready(this.end.unwrap_or(SessionEnd::DownstreamClosed))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.core.abandoned();
+        count(&mut self.core.tally, &self.world.stats);
+        self.leave_gate();
+    }
+}
+
+/// Puts what was carried at the front of the scratch buffer, with room for a chunk behind it.
+#[inline]
+fn lay_out(scratch: &mut Vec<u8>, carry: &[u8]) -> usize {
+    if !carry.is_empty() {
+        if scratch.len() < carry.len() + CHUNK {
+            scratch.resize(carry.len() + CHUNK, 0);
+        }
+        scratch[..carry.len()].copy_from_slice(carry);
+    }
+    carry.len()
+}
+
+#[inline]
+fn keep(carry: &mut Vec<u8>, kept: &[u8]) {
+    if kept.is_empty() {
+        if !carry.is_empty() {
+            *carry = Vec::new();
+        }
+    } else {
+        carry.clear();
+        carry.extend_from_slice(kept);
+    }
+}
+
+/// Adds what happened in the core to the worker's counters.
+#[inline]
+fn count(tally: &mut Tally, stats: &WorkerStats) {
+    for (n, count) in tally.requests.iter_mut().zip(&stats.requests) {
+        if *n > 0 {
+            count.add(u64::from(std::mem::take(n)));
+        }
+    }
+    if !tally.runs.is_empty() {
+        stats.latency(|latency| {
+            for run in tally.runs.drain(..) {
+                latency.request[run.class as usize]
+                    .saturating_record_n(u64::from(run.micros.max(1)), run.n.into());
+            }
+        });
+    }
+    if tally.has_incident() {
+        count_incident(tally, stats);
+    }
+}
+
+#[cold]
+fn count_incident(tally: &mut Tally, stats: &WorkerStats) {
+    for (n, count) in tally.refusals.iter_mut().zip(&stats.refusals) {
+        count.add(u64::from(std::mem::take(n)));
+    }
+    stats.held.add(std::mem::take(&mut tally.held));
+    for (n, end) in [
+        (&mut tally.released, HoldEnd::Released),
+        (&mut tally.timed_out, HoldEnd::TimedOut),
+        (&mut tally.abandoned, HoldEnd::Abandoned),
+        (&mut tally.over_budget, HoldEnd::OverBudget),
+    ] {
+        stats.holds[end as usize].add(std::mem::take(n));
+    }
+    stats.replays.add(std::mem::take(&mut tally.replays));
+    if let Some(why) = tally.degraded.take() {
+        stats.degraded[why as usize].add(1);
+    }
+}

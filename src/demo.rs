@@ -33,24 +33,24 @@ use show::Show;
 /// Arguments of `bgsafe demo`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoArgs {
-    /// The redis-server, valkey-server, redict-server or keydb-server to use [default: found on this machine]
+    /// The redis-server, valkey-server, redict-server or keydb-server to start [default: found on this machine].
     #[arg(long, value_name = "PATH")]
     pub server: Option<PathBuf>,
-    /// Concurrent writers on each side
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    /// Concurrent writers on each side.
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub writers: u16,
-    /// How long persistence stays broken
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    /// How long persistence stays broken.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
-    /// How it is broken [default: nproc where it can be, else dump-dir]
-    #[arg(long, value_enum)]
+    /// How it is broken [default: nproc where it can be, else dump-dir].
+    #[arg(long, value_enum, value_name = "FAULT")]
     pub fault: Option<Fault>,
-    /// Install a server without asking when there is none
-    #[arg(long, short)]
+    /// Install a server without asking when none is found.
+    #[arg(long)]
     pub yes: bool,
-    /// Also run the same writers straight at a second server, for contrast
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
-    pub compare: bool,
+    /// Leave out the same writers straight at a second server.
+    #[arg(long)]
+    pub no_compare: bool,
 }
 
 /// Faults in order of preference: the classic first.
@@ -102,9 +102,9 @@ fn prepare(args: &DemoArgs, proxy: &Path, show: &Show) -> io::Result<Stage> {
     let fault = choose(args.fault)?;
 
     let guarded = Server::start(&program, fault.options(&program))?;
-    let direct = match args.compare {
-        true => Some(Server::start(&program, fault.options(&program))?),
-        false => None,
+    let direct = match args.no_compare {
+        true => None,
+        false => Some(Server::start(&program, fault.options(&program))?),
     };
     let upstream = format!("redis://{}", guarded.site().address);
     let proxy = Proxy::start(proxy, &upstream, &[])?;
@@ -117,7 +117,7 @@ fn introduce(program: &Program, args: &DemoArgs, proxy: &Proxy, guarded: &Server
     show.field("server", &program.to_string());
     show.field("bgsafe", &format!("{} in front of {}", proxy.listen(), guarded.site().address));
     show.field("status page", &format!("http://{}/", proxy.admin()));
-    let contrast = if args.compare { ", and as many straight at a second server" } else { "" };
+    let contrast = if args.no_compare { "" } else { ", and as many straight at a second server" };
     show.field("writers", &format!("{} through bgsafe{contrast}", args.writers));
 }
 

@@ -7,14 +7,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use crate::command::Class;
 use crate::guard::record::Outcome;
 use crate::posture::{Form, Variant};
-use crate::session::core::Degraded;
+pub use crate::session::core::Degraded;
 
 /// A counter with one writer (a plain load and store: no locked bus cycle) and many readers.
 #[derive(Debug, Default)]
@@ -168,25 +167,57 @@ impl Default for WorkerStats {
     }
 }
 
+/// How a remedy may end: the values of the label `result`.
+pub const REMEDY_RESULTS: [&str; 3] = ["ok", "failed", "refused"];
+
 /// What the guard counts. Written a few times an incident, so a lock is cheap enough.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct GuardStats {
     /// Ended incidents.
     pub incidents: BTreeMap<(&'static str, Outcome), u64>,
     /// Remedies tried, by finding id and result (`ok`, `failed`, `refused`).
     pub remedies: BTreeMap<(String, &'static str), u64>,
-    /// First sighting to open writes.
-    pub mitigation: Vec<Duration>,
-    /// First sighting to a proven save.
-    pub verify: Vec<Duration>,
+    /// First sighting to open writes, in microseconds, two significant digits, up to a day.
+    pub mitigation: Histogram<u64>,
+    /// First sighting to a proven save, likewise.
+    pub verify: Histogram<u64>,
     /// Refusals that reached no session (errorstats, our own PING).
     pub silent_refusals: u64,
 }
 
 impl GuardStats {
+    /// All at zero.
+    pub fn new() -> Self {
+        let one =
+            || Histogram::new_with_bounds(1, 86_400_000_000, 2).expect("bounds are constants and valid");
+        GuardStats {
+            incidents: BTreeMap::new(),
+            remedies: BTreeMap::new(),
+            mitigation: one(),
+            verify: one(),
+            silent_refusals: 0,
+        }
+    }
+
+    /// Puts a zero for every result of each of these findings, so that the metric's labels exist
+    /// from the start. Whoever owns the table of remedies calls it once.
+    pub fn seed_remedies(&mut self, findings: &[&str]) {
+        for finding in findings {
+            for result in REMEDY_RESULTS {
+                self.remedies.entry(((*finding).to_owned(), result)).or_default();
+            }
+        }
+    }
+
     /// Counts an ended incident.
     pub fn incident(&mut self, variant: Variant, outcome: Outcome) {
         *self.incidents.entry((variant.name(), outcome)).or_default() += 1;
+    }
+}
+
+impl Default for GuardStats {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

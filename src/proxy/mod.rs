@@ -1,7 +1,201 @@
 //! Listeners, workers, upstream connecting, drain: everything around a session that is not its
 //! conversation. Refuses to know RESP, but for the two errors of its own that a client may get.
+//!
+//! [`run`] puts the rooms together: it binds, starts workers and guard and admin, waits for a signal, and
+//! lets everybody finish.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::admin::{self, View};
+use crate::command::Table;
+use crate::config::{Address, Config, Policy, ReplayScripts};
+use crate::gate::{Gate, HoldLimits};
+use crate::guard::record::{Incident, UpstreamStatus};
+use crate::metrics::Metrics;
+use crate::session::core::{Rules, ScriptReplay};
+
+use listener::Listener;
+use worker::{Shared, Worker};
 
 pub mod listener;
 pub mod stream;
 pub mod upstream;
 pub mod worker;
+
+/// How long sessions may finish what they are at after a SIGTERM.
+pub const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// A larger request is sent on but not retained: its refusal would be delivered.
+const RETAIN_REQUEST_MAX: usize = 8 << 20;
+/// What one session may retain, and keep back of replies.
+const RETAIN_SESSION_MAX: usize = 16 << 20;
+const WITHHOLD_MAX: usize = 1 << 20;
+
+/// Why the proxy does not run. Every one is on our side, and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A listener.
+    #[error(
+        "bgsafe cannot listen on {address}: {error}; stop what listens there, or choose another --listen"
+    )]
+    Listen {
+        /// Where.
+        address: Address,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The admin listener.
+    #[error(
+        "bgsafe cannot listen on admin address {address}: {error}; choose another --admin, or --admin off"
+    )]
+    Admin {
+        /// Where.
+        address: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// Threads, reactors, signal handlers.
+    #[error("bgsafe cannot start: {0}; look at ulimit -u and ulimit -n")]
+    System(#[from] io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start. Once it serves, nothing but a signal ends it.
+pub fn run(config: Config) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), RunError> {
+    let mut listeners = Vec::new();
+    for address in &config.listen {
+        let bound = Listener::bind(address).await;
+        listeners.push(bound.map_err(|error| RunError::Listen { address: address.clone(), error })?);
+    }
+    let admin = match config.admin {
+        None => None,
+        Some(at) => Some(
+            TcpListener::bind(at)
+                .await
+                .map_err(|error| RunError::Admin { address: at.to_string(), error })?,
+        ),
+    };
+    let house = House::new(&config);
+    let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
+    let workers: io::Result<Vec<_>> = (0..config.workers)
+        .map(|n| {
+            let stats = Arc::clone(&house.metrics.workers[n]);
+            Worker::spawn(n, Arc::clone(&house.shared), stats, draining.clone())
+        })
+        .collect();
+    let workers = Arc::new(workers?);
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+
+    let tasks = tokio_util::task::TaskTracker::new();
+    for listener in listeners {
+        info!(listen = %listener.address(), upstream = %config.upstream, policy = config.policy.name(), "serving");
+        tasks.spawn(listener.run(Arc::clone(&workers), config.max_clients, draining.clone()));
+    }
+    let house = Arc::new(house);
+    house.serving.store(true, Relaxed);
+    if let Some(admin) = admin {
+        info!(admin = %admin.local_addr()?, "admin");
+        tasks.spawn(admin::serve(admin, Arc::clone(&house) as Arc<dyn View>, closing.clone()));
+    }
+
+    let signal = tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    };
+    let sessions = workers.iter().map(Worker::load).sum::<usize>();
+    info!(signal, sessions, "draining: sessions may finish what they are at");
+    house.serving.store(false, Relaxed);
+    draining.cancel();
+    let deadline = Instant::now() + DRAIN_TIME + Duration::from_millis(500);
+    while workers.iter().any(|w| w.load() > 0) && Instant::now() < deadline {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            _ = int.recv() => break,
+        }
+    }
+    closing.cancel();
+    tasks.close();
+    tasks.wait().await;
+    info!("ended");
+    Ok(())
+}
+
+/// What the rooms share, and what the admin room sees of it.
+struct House {
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    serving: AtomicBool,
+    started: Instant,
+}
+
+impl House {
+    fn new(config: &Config) -> Self {
+        let intercept = config.policy != Policy::Observe && !config.hold_time.is_zero();
+        let limits = HoldLimits { intercept, time: config.hold_time, bytes_max: config.hold_bytes };
+        let rules = Rules {
+            intercept,
+            hold_time: config.hold_time,
+            scripts: match config.replay_scripts {
+                ReplayScripts::Declared => ScriptReplay::Declared,
+                ReplayScripts::All => ScriptReplay::All,
+                ReplayScripts::None => ScriptReplay::None,
+            },
+            retain_request_max: RETAIN_REQUEST_MAX,
+            retain_session_max: RETAIN_SESSION_MAX,
+            withhold_max: WITHHOLD_MAX,
+        };
+        House {
+            shared: Arc::new(Shared {
+                upstream: config.upstream.clone(),
+                gate: Arc::new(Gate::new(limits)),
+                rules: Arc::new(rules),
+                table: RwLock::new(Arc::new(Table::builtin())),
+                client_timeout: config.client_timeout,
+            }),
+            metrics: Arc::new(Metrics::new(config.workers)),
+            serving: AtomicBool::new(false),
+            started: Instant::now(),
+        }
+    }
+}
+
+impl View for House {
+    fn status(&self) -> Vec<UpstreamStatus> {
+        Vec::new()
+    }
+
+    fn incidents(&self) -> Vec<Incident> {
+        Vec::new()
+    }
+
+    fn incident(&self, _id: &str) -> Option<Incident> {
+        None
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn serving(&self) -> bool {
+        self.serving.load(Relaxed)
+    }
+
+    fn started(&self) -> Instant {
+        self.started
+    }
+}

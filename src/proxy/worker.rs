@@ -6,14 +6,12 @@ use std::net::TcpStream as StdTcpStream;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::command::Table;
 use crate::config::Address;
@@ -55,7 +53,6 @@ pub struct Shared {
 pub struct Worker {
     sockets: mpsc::UnboundedSender<Accepted>,
     sessions: Arc<AtomicUsize>,
-    thread: JoinHandle<()>,
 }
 
 impl Worker {
@@ -67,16 +64,16 @@ impl Worker {
         n: usize,
         shared: Arc<Shared>,
         stats: Arc<WorkerStats>,
-        closing: CancellationToken,
+        draining: CancellationToken,
     ) -> io::Result<Worker> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let (sockets, accepted) = mpsc::unbounded_channel();
         let sessions = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&sessions);
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name(format!("worker-{n}"))
-            .spawn(move || runtime.block_on(run(accepted, shared, stats, count, closing)))?;
-        Ok(Worker { sockets, sessions, thread })
+            .spawn(move || runtime.block_on(run(accepted, shared, stats, count, draining)))?;
+        Ok(Worker { sockets, sessions })
     }
 
     /// Sessions open, or on their way.
@@ -89,13 +86,6 @@ impl Worker {
         self.sessions.fetch_add(1, Relaxed);
         self.sockets.send(socket).is_ok()
     }
-
-    /// Waits until its sessions have ended. Blocks.
-    pub fn join(self) {
-        drop(self.sockets);
-        // A worker that panicked has said so on standard error already.
-        let _ = self.thread.join();
-    }
 }
 
 async fn run(
@@ -103,29 +93,29 @@ async fn run(
     shared: Arc<Shared>,
     stats: Arc<WorkerStats>,
     count: Arc<AtomicUsize>,
-    closing: CancellationToken,
+    draining: CancellationToken,
 ) {
-    let tasks = TaskTracker::new();
     while let Some(socket) = accepted.recv().await {
-        let (shared, stats, count, closing) = (shared.clone(), stats.clone(), count.clone(), closing.clone());
-        tasks.spawn(async move {
+        let (shared, stats, count, draining) =
+            (shared.clone(), stats.clone(), count.clone(), draining.clone());
+        tokio::spawn(async move {
             stats.connections.add(1);
             stats.connections_total.add(1);
-            let end = tokio::select! {
-                end = serve(socket, &shared, &stats) => end,
-                () = closing.cancelled() => SessionEnd::Drained,
-            };
+            let end = serve(socket, &shared, &stats, &draining).await;
             stats.connections.sub(1);
             stats.ends[end as usize].add(1);
             count.fetch_sub(1, Relaxed);
             tracing::debug!(?end, "session ended");
         });
     }
-    tasks.close();
-    tasks.wait().await;
 }
 
-async fn serve(socket: Accepted, shared: &Shared, stats: &Arc<WorkerStats>) -> SessionEnd {
+async fn serve(
+    socket: Accepted,
+    shared: &Shared,
+    stats: &Arc<WorkerStats>,
+    draining: &CancellationToken,
+) -> SessionEnd {
     let down = match socket {
         Accepted::Tcp(io) => TcpStream::from_std(io).map(|io| {
             upstream::tune(&io);
@@ -150,7 +140,14 @@ async fn serve(socket: Accepted, shared: &Shared, stats: &Arc<WorkerStats>) -> S
         stats: Arc::clone(stats),
         client_timeout: shared.client_timeout,
     };
-    Session::new(down, up, core, world).await
+    let mut session = Session::new(down, up, core, world);
+    tokio::select! {
+        end = &mut session => end,
+        () = draining.cancelled() => {
+            session.drain();
+            tokio::time::timeout(super::DRAIN_TIME, session).await.unwrap_or(SessionEnd::Drained)
+        }
+    }
 }
 
 /// Tells a client why it is not served, and closes. What it cannot take at once is lost.

@@ -118,6 +118,7 @@ pub struct Session {
     /// The client's carry may be looked at again without new bytes.
     carry_ripe: bool,
     polls: u32,
+    draining: bool,
     end: Option<SessionEnd>,
 }
 
@@ -137,8 +138,14 @@ impl Session {
             active_at: Instant::now(),
             carry_ripe: false,
             polls: 0,
+            draining: false,
             end: None,
         }
+    }
+
+    /// Ends as soon as nothing is owed to either side.
+    pub fn drain(&mut self) {
+        self.draining = true;
     }
 
     /// Server to client.
@@ -214,6 +221,7 @@ impl Session {
                 }
                 Poll::Ready(Ok(0)) => {
                     self.down.read_closed = true;
+                    self.end.get_or_insert(SessionEnd::DownstreamClosed);
                     0
                 }
                 Poll::Ready(Ok(n)) => n,
@@ -269,6 +277,13 @@ impl Session {
         self.down.write_closed = true;
         self.up.write_closed = true;
         Poll::Pending
+    }
+
+    fn may_end(&self) -> bool {
+        self.core.is_idle()
+            && self.down.out.is_empty()
+            && self.up.out.is_empty()
+            && self.down.carry.is_empty()
     }
 
     fn has_finished(&self) -> bool {
@@ -405,6 +420,9 @@ impl Future for Session {
         let now = Instant::now();
         SCRATCH.with_borrow_mut(|scratch| this.pump(cx, scratch, now));
         this.poll_idle(cx, now);
+        if this.draining && this.may_end() {
+            let _ = this.finish(SessionEnd::Drained);
+        }
         this.polls = this.polls.wrapping_add(1);
         if this.polls.is_multiple_of(SAMPLE) {
             let spent = now.elapsed().as_micros() as u64;

@@ -186,7 +186,7 @@ impl Lab {
 
     /// The writers noticed nothing at all, and were really writing.
     pub fn assert_perfect(&self, score: &Score) {
-        assert!(score.total.perfect(), "{:#?}\n{}", score.texts, self.bgsafe.log());
+        assert!(score.total.perfect(), "{}{:#?}", by_kind(score), score.texts);
         assert!(
             score.total.acknowledged > 500,
             "only {} tokens: nothing was shown",
@@ -197,7 +197,7 @@ impl Lab {
 
     /// Whatever was acknowledged is there once and in order, whatever else the writers saw.
     pub fn assert_honest(&self, score: &Score) {
-        assert!(score.total.honest(), "{:#?} {:#?}\n{}", score.texts, score.kinds, self.bgsafe.log());
+        assert!(score.total.honest(), "{}{:#?}", by_kind(score), score.texts);
         assert!(
             score.total.acknowledged > 500,
             "only {} tokens: nothing was shown",
@@ -216,6 +216,12 @@ impl Drop for Lab {
             );
         }
     }
+}
+
+/// Which kinds of writers had something to complain of.
+fn by_kind(score: &Score) -> String {
+    let complaining = score.kinds.iter().filter(|(_, kind)| !kind.perfect());
+    complaining.map(|(kind, score)| format!("{}:\n{}\n", kind.name(), table(&[("", score)]))).collect()
 }
 
 fn tail(text: &str, lines: usize) -> String {

@@ -34,27 +34,27 @@ use super::server::{Options, Site, we_are_root};
 /// See the module's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fault {
-    /// Fork fails: the server's soft RLIMIT_NPROC is 1
+    /// Fork fails: the server's soft RLIMIT_NPROC is 1.
     Nproc,
-    /// A directory stands where dump.rdb should be
+    /// A directory stands where dump.rdb should be.
     DumpDir,
-    /// The child of one BGSAVE is killed
+    /// The child of one BGSAVE is killed.
     KilledChild,
-    /// Each BGSAVE child is killed, as by an OOM killer
+    /// Each BGSAVE child is killed, as by an OOM killer.
     ChildKiller,
-    /// The data directory is deleted
+    /// The data directory is deleted.
     DirDeleted,
-    /// The data directory is read-only
+    /// The data directory is read-only.
     DirReadonly,
-    /// The disk is full (needs root)
+    /// The disk is full (needs root).
     DiskFull,
-    /// Fork fails with ENOMEM (needs a C compiler)
+    /// Fork fails with ENOMEM (needs a C compiler).
     ForkFails,
-    /// The AOF's disk is full (needs root)
+    /// The AOF's disk is full (needs root).
     AofFull,
-    /// One fsync of the AOF fails with EIO (needs a C compiler)
+    /// One fsync of the AOF fails with EIO (needs a C compiler).
     AofFsync,
-    /// One BGSAVE fails while nothing is dirty: Redis never tries again
+    /// One BGSAVE fails while nothing is dirty: Redis never tries again.
     DeadEnd,
 }
 

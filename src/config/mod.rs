@@ -1,0 +1,201 @@
+//! Flags, environment and file, merged into one [`Config`] that cannot be wrong.
+//!
+//! Pure but for [`Machine`]: what the settings depend on (environment, files, CPUs) comes in through
+//! [`World`], so every rule here is tested without touching the process. Refuses to know clap,
+//! sockets and Redis. Invariant: who holds a [`Config`] need not check it again.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`options`] | the table of options |
+//! | [`layers`], [`file`] | words and where they came from |
+//! | [`units`], [`url`] | words into values |
+//! | `build` | values into a [`Config`]; the limits that must agree |
+//! | `show` | `check-config` |
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+mod build;
+pub mod file;
+pub mod layers;
+mod machine;
+pub mod options;
+mod show;
+#[cfg(test)]
+mod tests;
+pub mod units;
+pub mod url;
+
+pub use build::{admin_address, load};
+pub use machine::Machine;
+
+/// Where something listens or connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `host:port`; the name is resolved at each connect.
+    Tcp(String),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Tcp(at) => f.write_str(at),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// What bgsafe does when the server refuses writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Open the writes, prove the cure, restore.
+    Mitigate,
+    /// Never touch the switch: park writes while a BGSAVE is tried.
+    Hold,
+    /// Watch and tell, change nothing.
+    Observe,
+}
+
+impl Policy {
+    /// The word that options, status and logs show.
+    pub fn name(self) -> &'static str {
+        match self {
+            Policy::Mitigate => "mitigate",
+            Policy::Hold => "hold",
+            Policy::Observe => "observe",
+        }
+    }
+}
+
+/// What happens when the exposure budget is spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenExposed {
+    /// Put the switch back: writes are refused again.
+    Rearm,
+    /// Keep writes open and go on telling.
+    Keep,
+}
+
+/// How far bgsafe may reach to cure what it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// Nowhere: it names the cure and leaves it to the operator.
+    Off,
+    /// Over the control connection only.
+    Redis,
+}
+
+/// Which scripts and functions may be sent again after a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayScripts {
+    /// Those that declare their flags: the server refuses such a one before it runs.
+    Declared,
+    /// Every one: the operator knows that his scripts write first, or may run twice.
+    All,
+    /// None: the refusal is delivered.
+    None,
+}
+
+/// A secret that no formatter shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Credentials of the control connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// ACL user; `None` is `AUTH password` alone.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// Everything `bgsafe run` needs, already checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// At least one.
+    pub listen: Vec<Address>,
+    /// The server.
+    pub upstream: Address,
+    /// For the control connection only.
+    pub credentials: Option<Credentials>,
+    /// `None` is `off`.
+    pub admin: Option<SocketAddr>,
+    /// What to do about a refusal.
+    pub policy: Policy,
+    /// How long one command may wait; zero holds nothing.
+    pub hold_time: Duration,
+    /// Bytes that may wait in all.
+    pub hold_bytes: u64,
+    /// How long writes may stay open unsaved; zero is no limit.
+    pub exposure_time: Duration,
+    /// How many changes may be unsaved; 0 is no limit.
+    pub exposure_changes: u64,
+    /// What happens then.
+    pub when_exposed: WhenExposed,
+    /// What may be cured by itself.
+    pub repair: Repair,
+    /// Which scripts may be sent again.
+    pub replay_scripts: ReplayScripts,
+    /// Debts and incident records.
+    pub state_dir: PathBuf,
+    /// Worker threads.
+    pub workers: usize,
+    /// Sessions at the most.
+    pub max_clients: usize,
+    /// Idle time after which a client is closed; zero is never.
+    pub client_timeout: Duration,
+    /// Largest request.
+    pub max_request_bytes: u64,
+    /// JSON instead of text.
+    pub log_json: bool,
+    /// An `EnvFilter` directive.
+    pub log_level: String,
+}
+
+/// A [`Config`], and how it came about.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The result.
+    pub config: Config,
+    /// One row an option, secrets masked.
+    pub settings: Vec<Setting>,
+    /// What is allowed, but should be known; for the log.
+    pub warnings: Vec<String>,
+}
+
+/// One line of `check-config`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Which option.
+    pub key: options::Key,
+    /// As `bgsafe.toml` would say it, secrets masked; `None`: not set, and that is fine.
+    pub value: Option<String>,
+    /// Who said so: a flag, a variable, a file's line, the default, or what the default was found by.
+    pub origin: String,
+}
+
+/// What was asked for cannot be done: which side said it, and the cure.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("configuration: {0}")]
+pub struct ConfigError(pub String);
+
+/// What settings depend on besides themselves. [`Machine`] is the real one.
+pub trait World {
+    /// An environment variable, if it is set and UTF-8.
+    fn env(&self, name: &str) -> Option<String>;
+    /// A file's text.
+    fn read(&self, path: &Path) -> std::io::Result<String>;
+    /// Can this directory be written to, or be created?
+    fn writable(&self, dir: &Path) -> bool;
+    /// CPUs this process may run on; at least one.
+    fn cpus(&self) -> usize;
+}

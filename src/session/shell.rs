@@ -204,11 +204,12 @@ impl Session {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return self.upstream_write_failed(),
         }
-        if !self.core.reads_downstream() {
+        let ripe = std::mem::take(&mut self.carry_ripe) && !self.down.carry.is_empty();
+        // What is parked stands in the carry: when the gate opens it goes, though nothing new is read.
+        if !ripe && !self.core.reads_downstream() {
             return Poll::Pending;
         }
         let carried = lay_out(scratch, &self.down.carry);
-        let ripe = std::mem::take(&mut self.carry_ripe) && carried > 0;
         let n = if ripe || self.down.read_closed {
             0
         } else {

@@ -56,6 +56,24 @@ fn invisible(fault: Fault, lasts: Duration, variant: &str, outcomes: &[&str]) {
     }
 }
 
+/// The gate opens and shuts many times: what was held meets the next refusal.
+#[test]
+fn one_incident_after_another_is_invisible() {
+    let fault = Fault::DumpDir;
+    let mut lab = Lab::new(fault.options(&program()), &[]);
+    lab.write();
+    for _ in 0..5 {
+        let broken = fault.strike(lab.server.site()).unwrap();
+        std::thread::sleep(millis(150));
+        broken.heal().unwrap();
+        lab.wait_until_quiet("yes");
+    }
+    let score = lab.judge();
+    lab.assert_perfect(&score);
+    lab.assert_no_debt_file();
+    lab.assert_incident("rdb", REARMED);
+}
+
 #[test]
 fn a_failing_fork_is_invisible() {
     invisible(Fault::ForkFails, millis(2000), "rdb", REARMED);
@@ -236,6 +254,33 @@ fn a_bgsafe_killed_while_mitigated_pays_its_debt_after_the_restart() {
 #[test]
 fn a_debt_is_paid_even_when_the_cause_went_away_meanwhile() {
     killed_while_mitigated(true);
+}
+
+/// The switch is flipped by hand, fast, while saving fails: each batch in flight meets both states.
+#[test]
+fn a_switch_that_flips_within_batches_is_invisible() {
+    let fault = Fault::DumpDir;
+    let mut lab = Lab::new(fault.options(&program()), &[]);
+    lab.write();
+    let broken = fault.strike(lab.server.site()).unwrap();
+    let mut direct = lab.server.direct().unwrap();
+    for _ in 0..40 {
+        // bgsafe takes this for an operator's word or for its own loss; either way no writer may notice.
+        direct.demand(&["CONFIG", "SET", common::SWITCH, "yes"]).unwrap();
+        std::thread::sleep(millis(5));
+        direct.demand(&["CONFIG", "SET", common::SWITCH, "no"]).unwrap();
+        std::thread::sleep(millis(15));
+    }
+    drop(direct);
+    broken.heal().unwrap();
+    direct = lab.server.direct().unwrap();
+    direct.demand(&["BGSAVE"]).ok();
+    eventually("a save", Duration::from_secs(5), || {
+        direct.info("rdb_last_bgsave_status").unwrap().as_deref() == Some("ok")
+    });
+    std::thread::sleep(millis(300));
+    let score = lab.judge();
+    lab.assert_perfect(&score);
 }
 
 /// A drained SIGTERM leaves the operator's setting as it was found, or a debt that says so.

@@ -7,11 +7,13 @@
 //! | [`client`] | a blocking connection straight to it: the lab's eyes and hands |
 //! | [`faults`] | ways to break persistence for real, each undone on drop |
 //! | [`proxy`] | a bgsafe as a process of its own, on free ports |
+//! | [`fake_redis`] | a server without sockets or time, for the simulation |
 //! | [`workload`] | concurrent writers with unique tokens, and the count of what became of them |
 //!
-//! Refuses to know: sessions, guard, gate. The lab judges bgsafe from outside, as an application and an operator would.
+//! But for [`fake_redis`] it refuses to know sessions, guard and gate. The lab judges bgsafe from outside, as an application and an operator would.
 
 pub mod client;
+pub mod fake_redis;
 pub mod faults;
 pub mod find;
 mod obtain;

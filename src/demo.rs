@@ -53,8 +53,10 @@ pub struct DemoArgs {
     pub no_compare: bool,
 }
 
-/// Faults in order of preference: the classic first.
-const PREFERRED: [Fault; 2] = [Fault::Nproc, Fault::DumpDir];
+/// The classic: fork fails.
+const PREFERRED: Fault = Fault::Nproc;
+/// Works for every user on every system.
+const FALLBACK: Fault = Fault::DumpDir;
 const PEACE: Duration = Duration::from_secs(2);
 const AFTERMATH: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(500);
@@ -99,9 +101,7 @@ fn prepare(args: &DemoArgs, proxy: &Path, show: &Show) -> io::Result<Stage> {
     let places = Places::of_this_process(args.server.clone());
     let consent = Consent::of_this_process(args.yes);
     let program = find(&places, consent, &mut |line| show.note(line)).map_err(io::Error::other)?;
-    let fault = choose(args.fault)?;
-
-    let guarded = Server::start(&program, fault.options(&program))?;
+    let (fault, guarded) = start_breakable(args.fault, &program, show)?;
     let direct = match args.no_compare {
         true => None,
         false => Some(Server::start(&program, fault.options(&program))?),
@@ -121,13 +121,21 @@ fn introduce(program: &Program, args: &DemoArgs, proxy: &Proxy, guarded: &Server
     show.field("writers", &format!("{} through bgsafe{contrast}", args.writers));
 }
 
-fn choose(wanted: Option<Fault>) -> io::Result<Fault> {
+/// A server that can be broken: as asked, or by the first preferred way that works here.
+fn start_breakable(wanted: Option<Fault>, program: &Program, show: &Show) -> io::Result<(Fault, Server)> {
+    let start = |fault: Fault| {
+        fault.possible().map_err(io::Error::other)?;
+        Server::start(program, fault.options(program)).map(|server| (fault, server))
+    };
     match wanted {
         Some(Fault::DeadEnd) => {
             Err(io::Error::other("us: dead-end needs a server that nobody writes to; choose another --fault"))
         }
-        Some(fault) => fault.possible().map(|()| fault).map_err(io::Error::other),
-        None => Ok(PREFERRED.into_iter().find(|fault| fault.possible().is_ok()).unwrap_or(Fault::DumpDir)),
+        Some(fault) => start(fault),
+        None => start(PREFERRED).or_else(|why| {
+            show.note(&format!("not by a process limit ({why})"));
+            start(FALLBACK)
+        }),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Each way in which persistence fails, made for real on a real server, with fifty writers through the real bgsafe.
 //!
 //! What must hold is written in each row; that nothing acknowledged is lost, doubled or reordered holds in all.
-//! Tests that need root or a compiler say `SKIPPED` and why, and the last test counts them.
+//! Tests that need root or a compiler and have none say `SKIPPED`, why, and how many that makes.
 
 mod common;
 

@@ -67,7 +67,8 @@ impl Show {
             let (phase, event, detail) =
                 (word(&entry["phase"]), word(&entry["event"]), word(&entry["detail"]));
             let phase = self.paint(YELLOW, &format!("{phase:<10}"));
-            self.line(format!("{at:>8} ms  {phase} {event:<22} {}", self.paint(DIM, &detail)).trim_end());
+            let detail = self.paint(DIM, &shortened(&detail));
+            self.line(format!("{at:>8} ms  {phase} {event:<22} {detail}").trim_end());
         }
         for finding in incident["findings"].as_array().into_iter().flatten() {
             let (id, remedy) = (word(&finding["id"]), word(&finding["remedy"]));

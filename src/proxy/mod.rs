@@ -28,6 +28,7 @@ use crate::session::core::{Rules, ScriptReplay};
 use listener::Listener;
 use worker::{Shared, Worker};
 
+pub mod commands;
 pub mod listener;
 pub mod stream;
 pub mod upstream;
@@ -98,12 +99,9 @@ async fn serve(config: Config) -> Result<(), RunError> {
     let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
     let shared = Arc::new(shared(&config));
     let metrics = Arc::new(Metrics::new(config.workers));
-    let guard = supervisor::spawn(
-        Params::new(&config),
-        Arc::clone(&shared.gate),
-        Arc::clone(&metrics),
-        closing.clone(),
-    )?;
+    let params = Params::new(&config);
+    let endpoint = params.endpoint.clone();
+    let guard = supervisor::spawn(params, Arc::clone(&shared.gate), Arc::clone(&metrics), closing.clone())?;
     let workers: io::Result<Vec<_>> = (0..config.workers)
         .map(|n| {
             let stats = Arc::clone(&metrics.workers[n]);
@@ -125,6 +123,7 @@ async fn serve(config: Config) -> Result<(), RunError> {
         serving: AtomicBool::new(true),
         started: Instant::now(),
     });
+    tasks.spawn(commands::learn(endpoint, shared, Arc::clone(&guard.shared), closing.clone()));
     if let Some(admin) = admin {
         info!(admin = %admin.local_addr()?, "admin");
         tasks.spawn(admin::serve(admin, Arc::clone(&house) as Arc<dyn View>, closing.clone()));
@@ -166,6 +165,7 @@ fn shared(config: &Config) -> Shared {
             ReplayScripts::All => ScriptReplay::All,
             ReplayScripts::None => ScriptReplay::None,
         },
+        bulk_max: config.max_request_bytes,
         retain_request_max: RETAIN_REQUEST_MAX,
         retain_session_max: RETAIN_SESSION_MAX,
         withhold_max: WITHHOLD_MAX,

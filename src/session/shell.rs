@@ -24,6 +24,7 @@ use crate::gate::{Gate, Place, Ticket};
 use crate::metrics::{HoldEnd, SessionEnd, WorkerStats};
 use crate::posture::Posture;
 use crate::proxy::stream::Stream;
+use crate::resp::encode;
 
 use super::core::{Core, Holding, Tally};
 
@@ -427,6 +428,13 @@ impl Future for Session {
         let now = Instant::now();
         SCRATCH.with_borrow_mut(|scratch| this.pump(cx, scratch, now));
         this.poll_idle(cx, now);
+        if let Some(error) = this.core.overrun_error()
+            && !this.has_finished()
+        {
+            encode::error(&mut this.core.down, error);
+            let _ = this.deliver(cx, &[]);
+            let _ = this.finish(SessionEnd::Limit);
+        }
         if this.drain_place.is_none() {
             this.drain_place = Some(this.drain.enter(cx.waker()));
         }

@@ -99,3 +99,22 @@ fn a_fault_that_is_only_dropped_is_undone_too() {
     assert!(server.dir().join("dump.rdb").is_file(), "the operator's dump is back in its place");
     assert_eq!(text(&direct.demand(&["SAVE"]).unwrap()), "OK");
 }
+
+#[test]
+fn a_save_that_runs_ends_with_its_server_and_leaves_nothing() {
+    let program = for_tests().unwrap();
+    let server = Server::start(&program, Default::default()).unwrap();
+    let mut direct = server.direct().unwrap();
+    direct.demand(&["SET", "k", "0"]).unwrap();
+    direct.demand(&["CONFIG", "SET", "rdb-key-save-delay", "30000000"]).unwrap();
+    direct.demand(&["BGSAVE"]).unwrap();
+    eventually("a child", || !process::children(server.pid()).is_empty());
+    let (children, root) = (process::children(server.pid()), server.site().root.clone());
+    drop(server);
+    let state = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // A dead child waits for init to collect it: a zombie is as good as gone.
+    eventually("the child's end", || {
+        children.iter().all(|pid| state(pid).is_empty() || state(pid).contains(") Z "))
+    });
+    assert!(!root.exists());
+}

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::client::{Direct, Reply, text};
-use super::faults::shim;
+use super::faults::{process, shim};
 use super::find::Program;
 
 /// How a server is to be started. The default is a plain one with save points.
@@ -120,9 +120,13 @@ impl Server {
         self.spawn()
     }
 
-    /// Ends the server at once, as a power cut would.
+    /// Ends the server at once, and the saves that it had started, as a power cut would.
     pub fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {
+            // Stopped first, so that it starts no other while they are ended. An orphaned save would go on
+            // writing into a directory that is being removed.
+            process::stop(child.id());
+            process::kill_children(child.id());
             // Both fail only when it has ended already.
             let _ = child.kill();
             let _ = child.wait();

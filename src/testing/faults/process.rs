@@ -1,6 +1,7 @@
 //! A server's children and limits, as the kernel shows them.
 //!
-//! Refuses to know: Redis. Invariant: a signal goes only to a process whose parent is the server it was asked about.
+//! Refuses to know: Redis. Invariant: a signal goes only to the server it was asked about, or to a process whose
+//! parent that is.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -24,11 +25,18 @@ pub fn children(pid: u32) -> Vec<u32> {
 
 /// Kills the children of this server with SIGKILL; how many there were.
 pub fn kill_children(pid: u32) -> usize {
-    let kill = |child: u32| {
-        let child = Pid::from_raw(i32::try_from(child).ok()?)?;
-        kill_process(child, Signal::KILL).ok()
-    };
-    children(pid).into_iter().filter_map(kill).count()
+    children(pid).into_iter().filter(|&child| signal(child, Signal::KILL)).count()
+}
+
+/// Stops a server where it stands, before it is ended.
+pub fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
+}
+
+/// False when the process has ended already.
+fn signal(pid: u32, signal: Signal) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
 }
 
 /// The fourth field of `/proc/PID/stat`; the second, a name in brackets, may hold anything.

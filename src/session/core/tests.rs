@@ -32,6 +32,7 @@ const RULES: Rules = Rules {
     intercept: true,
     hold_time: Duration::from_secs(5),
     scripts: ScriptReplay::Declared,
+    bulk_max: 512 << 20,
     retain_request_max: 64 * 1024,
     retain_session_max: 256 * 1024,
     withhold_max: 256 * 1024,

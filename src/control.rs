@@ -1,1 +1,146 @@
-//! Our own connection to the server.
+//! Our own connection to the server, beside those of the applications: named, authenticated,
+//! every exchange under a timeout. It carries [`Dialogue`]s and knows nothing of why.
+//!
+//! Invariant: after an error the connection is useless and must be dropped: an answer that comes
+//! late could be taken for that of another question.
+
+use std::io;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt as _};
+use redis_protocol::codec::Resp2;
+use redis_protocol::resp2::types::BytesFrame as Frame;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_util::codec::Framed;
+
+use crate::config::{Address, Credentials};
+use crate::guard::dialogue::{Answer, Command, Dialogue, Next, Talk};
+
+/// Connecting, AUTH and CLIENT SETNAME together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// One batch. A server that is silent for longer serves nobody.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// BGSAVE answers only after fork, which takes seconds on a large instance.
+const FORK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Whom to connect to, and as whom.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// The server.
+    pub address: Address,
+    /// For AUTH.
+    pub credentials: Option<Credentials>,
+    /// For CLIENT SETNAME; no spaces.
+    pub name: String,
+}
+
+/// Why the connection is lost. Always the upstream's side.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Could not be reached, or broke.
+    #[error("upstream: {0}")]
+    Io(#[from] io::Error),
+    /// Did not answer in time.
+    #[error("upstream: no answer within {0:?}")]
+    Timeout(Duration),
+    /// Closed by the server.
+    #[error("upstream: closed the control connection")]
+    Closed,
+    /// Answered what is not RESP2.
+    #[error("upstream: {0}")]
+    Protocol(String),
+    /// AUTH was refused.
+    #[error("upstream: AUTH refused: {0} (check --control-user and --control-password-file)")]
+    Auth(String),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// See the module's page.
+pub struct Control {
+    framed: Framed<Box<dyn Stream>, Resp2>,
+}
+
+impl Control {
+    /// Connects, authenticates, names itself.
+    pub async fn connect(endpoint: &Endpoint) -> Result<Control, ControlError> {
+        timeout(CONNECT_TIMEOUT, Self::connect_unhurried(endpoint))
+            .await
+            .unwrap_or(Err(ControlError::Timeout(CONNECT_TIMEOUT)))
+    }
+
+    async fn connect_unhurried(endpoint: &Endpoint) -> Result<Control, ControlError> {
+        let stream: Box<dyn Stream> = match &endpoint.address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+            Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        };
+        let mut control = Control { framed: Framed::new(stream, Resp2::default()) };
+        if let Some(Credentials { user, password }) = &endpoint.credentials {
+            let words = ["AUTH".to_string()].into_iter().chain(user.clone()).chain([password.0.clone()]);
+            let replies = control.exchange(&[words.collect()], EXCHANGE_TIMEOUT).await?;
+            if let [Frame::Error(why)] = replies.as_slice() {
+                return Err(ControlError::Auth(why.to_string()));
+            }
+        }
+        // A name is a courtesy to whoever reads CLIENT LIST: a refusal of it changes nothing.
+        let name = ["CLIENT", "SETNAME", &endpoint.name].map(String::from).to_vec();
+        control.exchange(&[name], EXCHANGE_TIMEOUT).await?;
+        Ok(control)
+    }
+
+    /// Asks one thing. `sightings` is read just before the last batch is sent: what was sighted by
+    /// then is older than the server's answer.
+    pub async fn talk(
+        &mut self,
+        talk: Talk,
+        sightings: impl Fn() -> u64,
+    ) -> Result<(u64, Answer), ControlError> {
+        let limit = match talk {
+            Talk::Bgsave { .. } => FORK_TIMEOUT,
+            Talk::Probe | Talk::Look | Talk::Lower | Talk::Restore { .. } => EXCHANGE_TIMEOUT,
+        };
+        let (mut dialogue, mut batch) = Dialogue::new(talk);
+        loop {
+            let seen = sightings();
+            let replies = self.exchange(&batch, limit).await?;
+            match dialogue.hear(&replies) {
+                Next::Send(more) => batch = more,
+                Next::Done(answer) => return Ok((seen, answer)),
+            }
+        }
+    }
+
+    /// Sends a batch in one write and reads as many replies.
+    pub async fn exchange(&mut self, batch: &[Command], limit: Duration) -> Result<Vec<Frame>, ControlError> {
+        timeout(limit, self.exchange_unhurried(batch)).await.unwrap_or(Err(ControlError::Timeout(limit)))
+    }
+
+    async fn exchange_unhurried(&mut self, batch: &[Command]) -> Result<Vec<Frame>, ControlError> {
+        let protocol = |e: redis_protocol::error::RedisProtocolError| match e.kind() {
+            redis_protocol::error::RedisProtocolErrorKind::IO(e) => {
+                ControlError::Io(io::Error::new(e.kind(), e.to_string()))
+            }
+            _ => ControlError::Protocol(e.to_string()),
+        };
+        for command in batch {
+            let words = command.iter().map(|word| Frame::BulkString(word.clone().into())).collect();
+            self.framed.feed(Frame::Array(words)).await.map_err(protocol)?;
+        }
+        SinkExt::<Frame>::flush(&mut self.framed).await.map_err(protocol)?;
+        let mut replies = Vec::with_capacity(batch.len());
+        while replies.len() < batch.len() {
+            match self.framed.next().await {
+                Some(reply) => replies.push(reply.map_err(protocol)?),
+                None => return Err(ControlError::Closed),
+            }
+        }
+        Ok(replies)
+    }
+}

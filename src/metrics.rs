@@ -179,22 +179,34 @@ pub struct GuardStats {
     pub remedies: BTreeMap<(String, &'static str), u64>,
     /// First sighting to open writes, in microseconds, two significant digits, up to a day.
     pub mitigation: Histogram<u64>,
-    /// First sighting to a proven save, likewise.
+    /// First sighting to a proven save, in microseconds.
     pub verify: Histogram<u64>,
-    /// Refusals that reached no session (errorstats, our own PING).
+    /// Sums of the two above, in microseconds.
+    pub sums: [u64; 2],
+    /// Refusals that reached no session, by the server's own count (`errorstats`).
     pub silent_refusals: u64,
+}
+
+/// Longest duration the guard's histograms tell apart: a day.
+const GUARD_MICROS_MOST: u64 = 86_400_000_000;
+
+impl Default for GuardStats {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl GuardStats {
     /// All at zero.
     pub fn new() -> Self {
         let one =
-            || Histogram::new_with_bounds(1, 86_400_000_000, 2).expect("bounds are constants and valid");
+            || Histogram::new_with_bounds(1, GUARD_MICROS_MOST, 2).expect("bounds are constants and valid");
         GuardStats {
             incidents: BTreeMap::new(),
             remedies: BTreeMap::new(),
             mitigation: one(),
             verify: one(),
+            sums: [0; 2],
             silent_refusals: 0,
         }
     }
@@ -209,15 +221,21 @@ impl GuardStats {
         }
     }
 
+    /// Writes were open so many microseconds after the first sighting.
+    pub fn mitigated(&mut self, micros: u64) {
+        self.mitigation.saturating_record(micros.max(1));
+        self.sums[0] += micros;
+    }
+
+    /// A save was proved so many microseconds after the first sighting.
+    pub fn verified(&mut self, micros: u64) {
+        self.verify.saturating_record(micros.max(1));
+        self.sums[1] += micros;
+    }
+
     /// Counts an ended incident.
     pub fn incident(&mut self, variant: Variant, outcome: Outcome) {
         *self.incidents.entry((variant.name(), outcome)).or_default() += 1;
-    }
-}
-
-impl Default for GuardStats {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

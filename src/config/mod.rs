@@ -153,7 +153,7 @@ pub struct Config {
     pub max_clients: usize,
     /// Idle time after which a client is closed; zero is never.
     pub client_timeout: Duration,
-    /// Largest request.
+    /// Longest value in a request.
     pub max_request_bytes: u64,
     /// JSON instead of text.
     pub log_json: bool,

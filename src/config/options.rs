@@ -103,7 +103,7 @@ pub const OPTIONS: [Row; COUNT] = [
     row(Key::ClientTimeout, "client-timeout", "DURATION", "0",
         "Close a client that is idle for this long; 0 is never"),
     row(Key::MaxRequestBytes, "max-request-bytes", "SIZE", "512MiB",
-        "Largest request"),
+        "Longest value in a request; a client that sends a longer one is told so and closed"),
     row(Key::LogFormat, "log-format", "FORMAT", "text",
         "text or json, to standard error"),
     row(Key::LogLevel, "log-level", "LEVEL", "info",

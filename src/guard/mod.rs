@@ -1,3 +1,20 @@
 //! The guard: what happens between the first refusal and the operator's setting being back.
+//!
+//! Everything here but [`feed`], [`store`] and [`supervisor`] is pure: events and `now` go in, actions come
+//! out. [`incident`] is the state machine; [`saver`] knows when a save is proved and when one may
+//! be tried; [`policy`] holds the decision tables; [`dialogue`] is the RESP of each action.
 
+pub mod debt;
+pub mod dialogue;
+pub mod evidence;
+pub mod feed;
+pub mod incident;
+pub mod journal;
+pub mod policy;
 pub mod record;
+pub mod saver;
+pub mod store;
+pub mod supervisor;
+
+#[cfg(test)]
+mod sim;

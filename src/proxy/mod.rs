@@ -18,13 +18,17 @@ use crate::admin::{self, View};
 use crate::command::Table;
 use crate::config::{Address, Config, Policy, ReplayScripts};
 use crate::gate::{Gate, HoldLimits};
+use crate::guard::feed;
 use crate::guard::record::{Incident, UpstreamStatus};
+use crate::guard::store::StoreError;
+use crate::guard::supervisor::{self, Params};
 use crate::metrics::Metrics;
 use crate::session::core::{Rules, ScriptReplay};
 
 use listener::Listener;
 use worker::{Shared, Worker};
 
+pub mod commands;
 pub mod listener;
 pub mod stream;
 pub mod upstream;
@@ -61,6 +65,9 @@ pub enum RunError {
         /// Why not.
         error: io::Error,
     },
+    /// The state directory.
+    #[error("bgsafe cannot use its state directory: {0}; choose another --state-dir")]
+    State(#[from] StoreError),
     /// Threads, reactors, signal handlers.
     #[error("bgsafe cannot start: {0}; look at ulimit -u and ulimit -n")]
     System(#[from] io::Error),
@@ -89,12 +96,16 @@ async fn serve(config: Config) -> Result<(), RunError> {
                 .map_err(|error| RunError::Admin { address: at.to_string(), error })?,
         ),
     };
-    let house = House::new(&config);
     let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
+    let shared = Arc::new(shared(&config));
+    let metrics = Arc::new(Metrics::new(config.workers));
+    let params = Params::new(&config);
+    let endpoint = params.endpoint.clone();
+    let guard = supervisor::spawn(params, Arc::clone(&shared.gate), Arc::clone(&metrics), closing.clone())?;
     let workers: io::Result<Vec<_>> = (0..config.workers)
         .map(|n| {
-            let stats = Arc::clone(&house.metrics.workers[n]);
-            Worker::spawn(n, Arc::clone(&house.shared), stats, draining.clone())
+            let stats = Arc::clone(&metrics.workers[n]);
+            Worker::spawn(n, Arc::clone(&shared), stats, draining.clone())
         })
         .collect();
     let workers = Arc::new(workers?);
@@ -106,8 +117,13 @@ async fn serve(config: Config) -> Result<(), RunError> {
         info!(listen = %listener.address(), upstream = %config.upstream, policy = config.policy.name(), "serving");
         tasks.spawn(listener.run(Arc::clone(&workers), config.max_clients, draining.clone()));
     }
-    let house = Arc::new(house);
-    house.serving.store(true, Relaxed);
+    let house = Arc::new(House {
+        guard: Arc::clone(&guard.shared),
+        metrics,
+        serving: AtomicBool::new(true),
+        started: Instant::now(),
+    });
+    tasks.spawn(commands::learn(endpoint, shared, Arc::clone(&guard.shared), closing.clone()));
     if let Some(admin) = admin {
         info!(admin = %admin.local_addr()?, "admin");
         tasks.spawn(admin::serve(admin, Arc::clone(&house) as Arc<dyn View>, closing.clone()));
@@ -131,60 +147,57 @@ async fn serve(config: Config) -> Result<(), RunError> {
     closing.cancel();
     tasks.close();
     tasks.wait().await;
+    // A debt that is still owed stays on disk; the guard says so.
+    let _ = guard.task.await;
     info!("ended");
     Ok(())
 }
 
-/// What the rooms share, and what the admin room sees of it.
+/// What every session needs to know.
+fn shared(config: &Config) -> Shared {
+    let intercept = config.policy != Policy::Observe && !config.hold_time.is_zero();
+    let limits = HoldLimits { intercept, time: config.hold_time, bytes_max: config.hold_bytes };
+    let rules = Rules {
+        intercept,
+        hold_time: config.hold_time,
+        scripts: match config.replay_scripts {
+            ReplayScripts::Declared => ScriptReplay::Declared,
+            ReplayScripts::All => ScriptReplay::All,
+            ReplayScripts::None => ScriptReplay::None,
+        },
+        bulk_max: config.max_request_bytes,
+        retain_request_max: RETAIN_REQUEST_MAX,
+        retain_session_max: RETAIN_SESSION_MAX,
+        withhold_max: WITHHOLD_MAX,
+    };
+    Shared {
+        upstream: config.upstream.clone(),
+        gate: Arc::new(Gate::new(limits)),
+        rules: Arc::new(rules),
+        table: RwLock::new(Arc::new(Table::builtin())),
+        client_timeout: config.client_timeout,
+    }
+}
+
+/// What the admin room sees of the world.
 struct House {
-    shared: Arc<Shared>,
+    guard: Arc<feed::Shared>,
     metrics: Arc<Metrics>,
     serving: AtomicBool,
     started: Instant,
 }
 
-impl House {
-    fn new(config: &Config) -> Self {
-        let intercept = config.policy != Policy::Observe && !config.hold_time.is_zero();
-        let limits = HoldLimits { intercept, time: config.hold_time, bytes_max: config.hold_bytes };
-        let rules = Rules {
-            intercept,
-            hold_time: config.hold_time,
-            scripts: match config.replay_scripts {
-                ReplayScripts::Declared => ScriptReplay::Declared,
-                ReplayScripts::All => ScriptReplay::All,
-                ReplayScripts::None => ScriptReplay::None,
-            },
-            retain_request_max: RETAIN_REQUEST_MAX,
-            retain_session_max: RETAIN_SESSION_MAX,
-            withhold_max: WITHHOLD_MAX,
-        };
-        House {
-            shared: Arc::new(Shared {
-                upstream: config.upstream.clone(),
-                gate: Arc::new(Gate::new(limits)),
-                rules: Arc::new(rules),
-                table: RwLock::new(Arc::new(Table::builtin())),
-                client_timeout: config.client_timeout,
-            }),
-            metrics: Arc::new(Metrics::new(config.workers)),
-            serving: AtomicBool::new(false),
-            started: Instant::now(),
-        }
-    }
-}
-
 impl View for House {
     fn status(&self) -> Vec<UpstreamStatus> {
-        Vec::new()
+        vec![self.guard.status()]
     }
 
     fn incidents(&self) -> Vec<Incident> {
-        Vec::new()
+        self.guard.incidents()
     }
 
-    fn incident(&self, _id: &str) -> Option<Incident> {
-        None
+    fn incident(&self, id: &str) -> Option<Incident> {
+        self.guard.incident(id)
     }
 
     fn metrics(&self) -> &Metrics {

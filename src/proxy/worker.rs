@@ -19,7 +19,7 @@ use crate::gate::Gate;
 use crate::metrics::{SessionEnd, WorkerStats};
 use crate::resp::encode;
 use crate::session::core::{Core, Rules};
-use crate::session::shell::{Session, World};
+use crate::session::shell::{Drain, Session, World};
 
 use super::stream::Stream;
 use super::upstream;
@@ -95,13 +95,21 @@ async fn run(
     count: Arc<AtomicUsize>,
     draining: CancellationToken,
 ) {
-    while let Some(socket) = accepted.recv().await {
-        let (shared, stats, count, draining) =
-            (shared.clone(), stats.clone(), count.clone(), draining.clone());
+    let drain = Arc::new(Drain::default());
+    loop {
+        let socket = tokio::select! {
+            socket = accepted.recv() => socket,
+            () = draining.cancelled(), if !drain.is_on() => {
+                drain.begin();
+                continue;
+            }
+        };
+        let Some(socket) = socket else { return };
+        let (shared, stats, count, drain) = (shared.clone(), stats.clone(), count.clone(), drain.clone());
         tokio::spawn(async move {
             stats.connections.add(1);
             stats.connections_total.add(1);
-            let end = serve(socket, &shared, &stats, &draining).await;
+            let end = serve(socket, &shared, &stats, &drain).await;
             stats.connections.sub(1);
             stats.ends[end as usize].add(1);
             count.fetch_sub(1, Relaxed);
@@ -114,7 +122,7 @@ async fn serve(
     socket: Accepted,
     shared: &Shared,
     stats: &Arc<WorkerStats>,
-    draining: &CancellationToken,
+    drain: &Arc<Drain>,
 ) -> SessionEnd {
     let down = match socket {
         Accepted::Tcp(io) => TcpStream::from_std(io).map(|io| {
@@ -140,14 +148,7 @@ async fn serve(
         stats: Arc::clone(stats),
         client_timeout: shared.client_timeout,
     };
-    let mut session = Session::new(down, up, core, world);
-    tokio::select! {
-        end = &mut session => end,
-        () = draining.cancelled() => {
-            session.drain();
-            tokio::time::timeout(super::DRAIN_TIME, session).await.unwrap_or(SessionEnd::Drained)
-        }
-    }
+    Session::new(down, up, core, world, Arc::clone(drain)).await
 }
 
 /// Tells a client why it is not served, and closes. What it cannot take at once is lost.

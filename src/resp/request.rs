@@ -197,6 +197,11 @@ impl Rest {
         rest
     }
 
+    /// Bytes of the bulk string at hand that are still to come: its length, until it begins to pass.
+    pub fn owed(&self) -> u64 {
+        self.skip
+    }
+
     /// Walks on through `buf`.
     pub fn feed(&mut self, buf: &[u8]) -> Fed {
         let mut at = 0;

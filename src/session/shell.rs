@@ -9,11 +9,13 @@
 //! besides what its core retains under budget.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
@@ -22,6 +24,7 @@ use crate::gate::{Gate, Place, Ticket};
 use crate::metrics::{HoldEnd, SessionEnd, WorkerStats};
 use crate::posture::Posture;
 use crate::proxy::stream::Stream;
+use crate::resp::encode;
 
 use super::core::{Core, Holding, Tally};
 
@@ -118,13 +121,15 @@ pub struct Session {
     /// The client's carry may be looked at again without new bytes.
     carry_ripe: bool,
     polls: u32,
-    draining: bool,
+    drain: Arc<Drain>,
+    /// Our place among those that a drain wakes; taken at the first poll.
+    drain_place: Option<u64>,
     end: Option<SessionEnd>,
 }
 
 impl Session {
     /// A session over two connected sockets.
-    pub fn new(down: Stream, up: Stream, core: Core, world: World) -> Self {
+    pub fn new(down: Stream, up: Stream, core: Core, world: World, drain: Arc<Drain>) -> Self {
         Session {
             down: Side::new(down),
             up: Side::new(up),
@@ -138,14 +143,10 @@ impl Session {
             active_at: Instant::now(),
             carry_ripe: false,
             polls: 0,
-            draining: false,
+            drain,
+            drain_place: None,
             end: None,
         }
-    }
-
-    /// Ends as soon as nothing is owed to either side.
-    pub fn drain(&mut self) {
-        self.draining = true;
     }
 
     /// Server to client.
@@ -204,11 +205,12 @@ impl Session {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return self.upstream_write_failed(),
         }
-        if !self.core.reads_downstream() {
+        let ripe = std::mem::take(&mut self.carry_ripe) && !self.down.carry.is_empty();
+        // What is parked stands in the carry: when the gate opens it goes, though nothing new is read.
+        if !ripe && !self.core.reads_downstream() {
             return Poll::Pending;
         }
         let carried = lay_out(scratch, &self.down.carry);
-        let ripe = std::mem::take(&mut self.carry_ripe) && carried > 0;
         let n = if ripe || self.down.read_closed {
             0
         } else {
@@ -394,17 +396,23 @@ impl Session {
 
     fn pump(&mut self, cx: &mut Context<'_>, scratch: &mut Vec<u8>, now: Instant) {
         for _ in 0..ROUNDS_MAX {
-            let mut moved = self.pump_replies(cx, scratch, now).is_ready();
+            // Each direction until it is dry: a second look at a dry socket would cost a waker's lock.
+            let (mut replies, mut requests) = (0, 0);
+            while replies < ROUNDS_MAX && self.pump_replies(cx, scratch, now).is_ready() {
+                replies += 1;
+            }
+            while requests < ROUNDS_MAX && self.pump_requests(cx, scratch, now).is_ready() {
+                requests += 1;
+            }
+            let moved = self.poll_hold(cx, now).is_ready();
             if self.has_finished() {
                 return;
             }
-            moved |= self.pump_requests(cx, scratch, now).is_ready();
-            moved |= self.poll_hold(cx, now).is_ready();
-            if self.has_finished() {
+            if !moved && replies < ROUNDS_MAX && requests < ROUNDS_MAX {
                 return;
             }
             if !moved {
-                return;
+                break;
             }
         }
         // Others of this worker first; the sockets are still ready, so nobody else will wake us.
@@ -420,7 +428,17 @@ impl Future for Session {
         let now = Instant::now();
         SCRATCH.with_borrow_mut(|scratch| this.pump(cx, scratch, now));
         this.poll_idle(cx, now);
-        if this.draining && this.may_end() {
+        if let Some(error) = this.core.overrun_error()
+            && !this.has_finished()
+        {
+            encode::error(&mut this.core.down, error);
+            let _ = this.deliver(cx, &[]);
+            let _ = this.finish(SessionEnd::Limit);
+        }
+        if this.drain_place.is_none() {
+            this.drain_place = Some(this.drain.enter(cx.waker()));
+        }
+        if this.drain.is_on() && this.may_end() {
             let _ = this.finish(SessionEnd::Drained);
         }
         this.polls = this.polls.wrapping_add(1);
@@ -448,6 +466,48 @@ impl Drop for Session {
         self.core.abandoned();
         count(&mut self.core.tally, &self.world.stats);
         self.leave_gate();
+        if let Some(place) = self.drain_place {
+            self.drain.leave(place);
+        }
+    }
+}
+
+/// Tells sessions to end as soon as nothing is owed to either side. A flag to look at and wakers to call
+/// once, because a future that each session polls beside its sockets would cost at every wake-up.
+#[derive(Debug, Default)]
+pub struct Drain {
+    on: AtomicBool,
+    wakers: Mutex<(u64, HashMap<u64, Waker>)>,
+}
+
+impl Drain {
+    /// From now on.
+    pub fn begin(&self) {
+        self.on.store(true, Ordering::Release);
+        for (_, waker) in self.lock().1.drain() {
+            waker.wake();
+        }
+    }
+
+    /// Has it begun?
+    pub fn is_on(&self) -> bool {
+        self.on.load(Ordering::Acquire)
+    }
+
+    fn enter(&self, waker: &Waker) -> u64 {
+        let mut wakers = self.lock();
+        wakers.0 += 1;
+        let place = wakers.0;
+        wakers.1.insert(place, waker.clone());
+        place
+    }
+
+    fn leave(&self, place: u64) {
+        self.lock().1.remove(&place);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (u64, HashMap<u64, Waker>)> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

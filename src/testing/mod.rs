@@ -1,1 +1,3 @@
 //! What demo, tests and benches share.
+
+pub mod fake_redis;

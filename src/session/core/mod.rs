@@ -89,6 +89,8 @@ pub struct Rules {
     pub hold_time: Duration,
     /// Scripts' rule.
     pub scripts: ScriptReplay,
+    /// A longer bulk string in a request ends the session.
+    pub bulk_max: u64,
     /// A larger request is not retained, so never replayed.
     pub retain_request_max: usize,
     /// Bytes one session may retain.
@@ -208,6 +210,8 @@ pub struct Core {
     deadline: Option<Instant>,
     /// Time was up: what waited behind it passes as it is, until the client's socket is dry.
     passing: bool,
+    /// A request was longer than allowed: it is the last.
+    overrun: bool,
     transactions: u32,
     /// Replies that are taken apart, from the start of the first undecided one.
     pending: Vec<u8>,
@@ -241,6 +245,7 @@ impl Core {
             parked: None,
             deadline: None,
             passing: false,
+            overrun: false,
             transactions: 0,
             pending: Vec::new(),
             scanned: 0,
@@ -274,6 +279,7 @@ impl Core {
     /// Should the client's socket be read?
     pub fn reads_downstream(&self) -> bool {
         match self.hold {
+            _ if self.overrun => false,
             Hold::None => self.parked.is_none(),
             // What is half sent must be sent, or its reply never comes.
             Hold::Draining(_) => self.partial.is_some(),
@@ -303,6 +309,12 @@ impl Core {
     /// Is every request answered and nothing kept back? Then the session may be closed.
     pub fn is_idle(&self) -> bool {
         self.ledger.is_empty() && self.partial.is_none() && self.holds().is_none() && self.pending.is_empty()
+    }
+
+    /// A request was longer than allowed, and all before it is answered: the session ends with this error.
+    pub fn overrun_error(&self) -> Option<&'static str> {
+        (self.overrun && self.ledger.is_empty() && self.holds().is_none())
+            .then_some("ERR Protocol error: invalid bulk length (longer than bgsafe's max-request-bytes)")
     }
 
     /// May a silent client be closed? Not one that is owed something, listens, or is a replica or monitor

@@ -76,6 +76,9 @@ impl Core {
                             Some(_) => {}
                         }
                     }
+                    if rest.owed() > self.rules.bulk_max {
+                        return self.overrun(at);
+                    }
                     let start = self.ledger.retained.end();
                     self.partial = Some(Partial { rest, start, prefix: None, as_is: self.passing });
                     self.retain_partial(&buf[at..]);
@@ -100,10 +103,21 @@ impl Core {
         Taken { direct: at, kept: len - at }
     }
 
+    /// A bulk string is longer than allowed: nothing of the client is read any more, and once all that was
+    /// sent is answered it is told so and closed, as `networking.c:processMultibulkBuffer` would.
+    fn overrun(&mut self, at: usize) -> Taken {
+        self.overrun = true;
+        self.partial = None;
+        Taken { direct: at, kept: 0 }
+    }
+
     fn feed_partial(&mut self, buf: &[u8], now: Instant) -> Fed {
         let Some(partial) = &mut self.partial else { return Fed::End(0) };
         let fed = partial.rest.feed(buf);
         match fed {
+            Fed::More if partial.rest.owed() > self.rules.bulk_max => {
+                self.overrun(0);
+            }
             Fed::More => self.retain_partial(buf),
             Fed::Malformed => self.degrade(Degree::Opaque, Degraded::MalformedRequest),
             Fed::End(end) => {

@@ -1,0 +1,271 @@
+//! What the server's answers to PING, to the switch and to BGSAVE mean for the incident. What it
+//! showed to a look is in [`super::looks`].
+
+use std::time::Duration;
+
+use super::{Action, Guard, Now, Past, Unwind};
+use crate::guard::dialogue::{Answer, Heard, Talk};
+use crate::guard::policy::{AOF_PROBE_EVERY, CHILD_POLL, LOOK_EVERY, course};
+use crate::guard::record::Phase;
+use crate::guard::saver::{BgsaveReply, Saver};
+use crate::posture::{Posture, Variant};
+
+/// Between PINGs that answered neither PONG nor a refusal, or contradicted the switch.
+const AGAIN: Duration = Duration::from_millis(100);
+
+impl Guard {
+    pub(super) fn answered(&mut self, now: Now, sightings: u64, answer: Answer) {
+        match answer {
+            Answer::Probed { heard, role } => {
+                self.role = role.known().copied();
+                self.heard(now, sightings, heard);
+            }
+            Answer::Looked(look) => self.looked(now, *look),
+            Answer::Lowered { previous, heard } => self.lowered(now, sightings, &previous, heard),
+            Answer::NotLowered(why) => self.not_lowered(now, why),
+            Answer::Restored { reads, heard } => self.restored(now, sightings, &reads, heard),
+            Answer::NotOurs { found } => self.taken_over(now, format!("it reads {found}")),
+            Answer::NotRestored(why) => {
+                self.say(now, "switch not restored", why);
+                self.due = now.mono + LOOK_EVERY;
+            }
+            Answer::Bgsave(reply) => self.bgsave(now, reply),
+        }
+    }
+
+    fn heard(&mut self, now: Now, sightings: u64, heard: Heard) {
+        match heard {
+            Heard::Pong => self.pong(now, sightings),
+            Heard::Refused(refusal, text) => self.refused(now, refusal.variant, text),
+            Heard::Other(text) => {
+                self.say(now, "ping answered otherwise", text);
+                self.probe_after = now.mono + AGAIN;
+                self.due = now.mono + AGAIN;
+            }
+        }
+    }
+
+    // ---- PING ----
+
+    /// Gated commands pass: every ticket issued before that PING is good.
+    fn pong(&mut self, now: Now, sightings: u64) {
+        self.opened = self.opened.max(sightings);
+        self.suspicious = false;
+        self.out.push_back(Action::OpenThrough(sightings));
+        match self.phase {
+            Phase::Quiet => self.first = None,
+            Phase::Alarmed
+            | Phase::Holding
+            | Phase::Exposed
+            | Phase::Rearming
+            | Phase::Mitigated
+            | Phase::Diagnosing
+            | Phase::Repairing
+            | Phase::Verifying
+            | Phase::Stuck => {
+                self.set_posture(Posture::Forward);
+                match self.lowered {
+                    true => self.writes_open(now),
+                    false => {
+                        self.past.ending = true;
+                        self.talk(Talk::Look);
+                    }
+                }
+            }
+        }
+    }
+
+    fn writes_open(&mut self, now: Now) {
+        if let Some(journal) = &mut self.journal {
+            journal.mitigated(now);
+        }
+        if !self.is_open() {
+            self.enter(now, Phase::Mitigated, "writes opened", "PONG heard with the switch down".into());
+            self.course = None;
+            self.due = now.mono;
+        }
+    }
+
+    fn refused(&mut self, now: Now, variant: Variant, text: String) {
+        self.own_refusals += 1;
+        let turned = self.journal.is_some() && variant != self.variant;
+        let fresh = self.journal.is_none();
+        self.open(now, variant);
+        if fresh {
+            self.set_posture(Posture::Hold);
+            self.enter(now, Phase::Alarmed, "refusal heard", text);
+            self.due = now.mono;
+            return;
+        }
+        if turned {
+            self.say(now, "refusal changed", text);
+        }
+        match (self.is_open(), variant) {
+            (true, Variant::Aof) => {
+                self.set_posture(Posture::Hold);
+                self.enter(now, Phase::Holding, "writes parked", "the append-only file refuses too".into());
+                self.due = now.mono + AOF_PROBE_EVERY;
+            }
+            // Somebody set the switch; the look tells. Do not ask PING faster than that is told.
+            (true, Variant::Rdb) => {
+                self.probe_after = now.mono + AGAIN;
+                self.talk(Talk::Look);
+            }
+            (false, _) => self.refused_closed(now),
+        }
+    }
+
+    fn refused_closed(&mut self, now: Now) {
+        if self.phase == Phase::Alarmed && self.course.is_none() {
+            let doubtful = std::mem::take(&mut self.past.doubtful);
+            self.due = if doubtful { now.mono + AGAIN } else { now.mono };
+            return;
+        }
+        match self.phase {
+            Phase::Exposed => self.set_posture(Posture::Refuse),
+            _ => self.set_posture(Posture::Hold),
+        }
+        let stale = self.look.as_ref().is_none_or(|(at, _)| now.mono.saturating_sub(*at) >= LOOK_EVERY);
+        if self.variant == Variant::Rdb || stale {
+            self.talk(Talk::Look);
+        } else {
+            self.due = now.mono + AOF_PROBE_EVERY;
+        }
+    }
+
+    fn bgsave(&mut self, now: Now, reply: BgsaveReply) {
+        self.saver.said(now, &reply);
+        self.due = now.mono + CHILD_POLL.0;
+        let (event, detail) = match reply {
+            BgsaveReply::Started => ("bgsave started", format!("try {}", self.saver.tries())),
+            BgsaveReply::Scheduled => ("bgsave scheduled", String::new()),
+            BgsaveReply::InProgress => ("bgsave waits", "another child saves".into()),
+            BgsaveReply::OtherChild => ("bgsave waits", "another child runs".into()),
+            BgsaveReply::ForkFailed => ("bgsave failed", "the server could not fork".into()),
+            BgsaveReply::Failed(words) => ("bgsave failed", words),
+            BgsaveReply::Denied(words) => {
+                self.find("config-blocked", "warn", words.clone(), self.remedy_config());
+                ("bgsave denied", words)
+            }
+        };
+        match self.phase {
+            Phase::Mitigated => self.enter(now, Phase::Verifying, event, detail),
+            _ => self.say(now, event, detail),
+        }
+    }
+
+    // ---- the switch ----
+
+    fn lowered(&mut self, now: Now, sightings: u64, previous: &str, heard: Heard) {
+        let in_doubt = std::mem::take(&mut self.lower_in_doubt);
+        if previous == "no" && !in_doubt {
+            // Somebody else's `no`, read in the transaction itself: ours changed nothing.
+            self.past.hands_off = true;
+            self.say(now, "switch was down already", "the operator's own choice: left alone".into());
+            self.erase_debt();
+            self.course = None;
+            self.enter(now, Phase::Holding, "hands off", String::new());
+            self.due = now.mono;
+            if heard == Heard::Pong {
+                self.opened = self.opened.max(sightings);
+                self.out.push_back(Action::OpenThrough(sightings));
+                self.set_posture(Posture::Forward);
+            }
+            return;
+        }
+        let changes = self.look.as_ref().and_then(|(_, look)| look.changes.known().copied()).unwrap_or(0);
+        self.lowered = true;
+        self.lowered_at = (now.unix_ms, changes);
+        self.saver = Saver::default();
+        // What was seen before is what we changed.
+        self.look = None;
+        self.due = now.mono;
+        self.suspicious = true;
+        let detail = format!("it was {previous}");
+        match heard {
+            Heard::Pong => self.say(now, "switch lowered", detail),
+            Heard::Refused(..) | Heard::Other(_) => {
+                self.enter(now, Phase::Mitigated, "switch lowered", detail)
+            }
+        }
+        self.heard(now, sightings, heard);
+    }
+
+    fn not_lowered(&mut self, now: Now, why: String) {
+        self.lower_in_doubt = false;
+        self.config_refused = true;
+        self.say(now, "switch not lowered", why);
+        self.erase_debt();
+        self.due = now.mono;
+    }
+
+    fn restored(&mut self, now: Now, sightings: u64, reads: &str, heard: Heard) {
+        let owed = self.debt.as_ref().map_or("yes", |debt| debt.owed.as_str());
+        if reads != owed {
+            self.say(now, "switch not restored", format!("it reads {reads}, not {owed}"));
+            self.due = now.mono + LOOK_EVERY;
+            return;
+        }
+        let refused_again = matches!(&heard, Heard::Refused(refusal, _) if refusal.variant == Variant::Rdb);
+        let proved = self.unwind == Some(Unwind::Proved);
+        self.lowered = false;
+        self.look = None;
+        if refused_again && proved {
+            // It failed anew between the proof and the restore. The debt stays for the next round.
+            self.unwind = None;
+            self.course = None;
+            self.own_refusals += 1;
+            self.set_posture(Posture::Hold);
+            self.enter(now, Phase::Alarmed, "refused again", "a save failed after the proof".into());
+            self.due = now.mono;
+            return;
+        }
+        self.say(now, "switch restored", format!("it reads {reads}"));
+        self.put_back(now);
+        match heard {
+            Heard::Pong => {
+                self.opened = self.opened.max(sightings);
+                self.suspicious = false;
+                self.out.push_back(Action::OpenThrough(sightings));
+                return self.finish(now);
+            }
+            Heard::Refused(refusal, _) => {
+                self.own_refusals += 1;
+                self.open(now, refusal.variant);
+            }
+            Heard::Other(_) => {}
+        }
+        self.wait_for_pong(now);
+    }
+
+    /// The operator's value is back.
+    pub(super) fn put_back(&mut self, now: Now) {
+        let spent = self.unwind.take() == Some(Unwind::Spent);
+        self.past = Past { rearmed: !spent, exposed: spent, ..self.past };
+        self.course = spent.then(|| course(&self.facts(now)).why);
+        self.due = now.mono;
+    }
+
+    /// … but PING has not said PONG yet.
+    pub(super) fn wait_for_pong(&mut self, now: Now) {
+        self.erase_debt();
+        if self.phase != Phase::Exposed {
+            self.enter(now, Phase::Holding, "switch is back", "waiting for PONG".into());
+        }
+    }
+
+    /// The switch does not read the `no` we set: an operator's hand. It is theirs from here on.
+    pub(super) fn taken_over(&mut self, now: Now, detail: String) {
+        self.say(now, "operator set the switch", detail);
+        self.lowered = false;
+        self.unwind = None;
+        self.past.hands_off = true;
+        self.course = None;
+        if self.look.as_ref().is_some_and(|(_, look)| look.refuses_for_rdb()) {
+            self.set_posture(Posture::Hold);
+        }
+        self.erase_debt();
+        self.enter(now, Phase::Holding, "hands off", "a save is still tried".into());
+        self.due = now.mono;
+    }
+}

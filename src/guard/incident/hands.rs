@@ -1,0 +1,106 @@
+//! What the guard's hands do: ask, write the debt, set the posture, tell. No decision is taken here.
+
+use super::{Action, Guard, Now};
+use crate::config::Policy;
+use crate::guard::debt::{Debt, VERSION};
+use crate::guard::dialogue::Talk;
+use crate::guard::record::{Finding, Phase};
+use crate::posture::Posture;
+
+impl Guard {
+    pub(super) fn talk(&mut self, talk: Talk) {
+        self.talking = Some(talk.clone());
+        self.out.push_back(Action::Talk(talk));
+    }
+
+    pub(super) fn restore(&mut self) {
+        match &self.debt {
+            Some(debt) => {
+                let owed = debt.owed.clone();
+                self.talk(Talk::Restore { owed });
+            }
+            // Unreachable by the invariants; asking PING is what leads out of any confusion.
+            None => self.talk(Talk::Probe),
+        }
+    }
+
+    pub(super) fn write_debt(&mut self, now: Now) {
+        let run_id = self.look.as_ref().and_then(|(_, look)| look.run_id.known().cloned());
+        let incident = self.journal.as_ref().map(|j| j.record().id.clone());
+        let (Some(run_id), Some(incident)) = (run_id, incident) else { return };
+        let debt = Debt {
+            version: VERSION,
+            address: self.settings.address.clone(),
+            run_id,
+            // The switch is a boolean and the server refuses for it, so it reads `yes`; what the
+            // transaction reads decides in the end.
+            owed: "yes".into(),
+            since_ms: now.unix_ms,
+            incident,
+        };
+        self.debt = Some(debt.clone());
+        self.storing = true;
+        self.out.push_back(Action::WriteDebt(debt));
+    }
+
+    pub(super) fn erase_debt(&mut self) {
+        if self.debt.take().is_some() {
+            self.storing = true;
+            self.out.push_back(Action::EraseDebt);
+        }
+    }
+
+    pub(super) fn freeze(&mut self, now: Now) {
+        self.past.frozen = true;
+        let evidence = self.look.as_ref().map_or_else(String::new, |(_, look)| {
+            format!("dir={:?} dbfilename={:?}, were {:?}", look.dir, look.dbfilename, self.healthy)
+        });
+        let remedy = format!("{} CONFIG GET dir dbfilename; who set them? rotate its secrets", self.cli());
+        self.find("break-in-signs", "crit", evidence, remedy);
+        if !self.lowered {
+            self.set_posture(Posture::Hold);
+        }
+        self.enter(now, Phase::Stuck, "frozen", "the snapshot's target moved to a suspect place".into());
+    }
+
+    pub(super) fn set_posture(&mut self, posture: Posture) {
+        // Policy observe delivers what comes, as it comes.
+        if self.posture != posture && (self.settings.policy != Policy::Observe) {
+            self.posture = posture;
+            self.out.push_back(Action::SetPosture(posture));
+        }
+    }
+
+    pub(super) fn enter(&mut self, now: Now, phase: Phase, event: &'static str, detail: String) {
+        let new = self.phase != phase;
+        self.phase = phase;
+        self.tell(now, event, detail, new);
+        if new && let Some(journal) = &self.journal {
+            self.out.push_back(Action::Record(Box::new(journal.record().clone())));
+        }
+    }
+
+    pub(super) fn say(&mut self, now: Now, event: &'static str, detail: String) {
+        self.tell(now, event, detail, false);
+    }
+
+    pub(super) fn tell(&mut self, now: Now, event: &'static str, detail: String, new: bool) {
+        // The same words again tell nothing.
+        let said = (self.phase, event, detail.clone());
+        if !new && self.said.as_ref() == Some(&said) {
+            return;
+        }
+        self.said = Some(said);
+        if let Some(journal) = &mut self.journal {
+            journal.note(now, self.phase, event, detail.clone());
+        }
+        self.out.push_back(Action::Said(self.phase, event, detail, new));
+    }
+
+    pub(super) fn find(&mut self, id: &str, severity: &str, evidence: String, remedy: String) {
+        if let Some(journal) = &mut self.journal {
+            let (id, severity) = (id.to_string(), severity.to_string());
+            journal.finding(Finding { id, severity, evidence, remedy, applied: false });
+        }
+    }
+}

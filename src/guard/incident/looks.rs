@@ -1,0 +1,280 @@
+//! What a look at the server means for the incident, phase by phase: the debt is compared, saves
+//! are proved or tried, the exposure budget is watched.
+
+use super::{Action, Guard, Now, Unwind};
+use crate::config::WhenExposed;
+use crate::guard::dialogue::Talk;
+use crate::guard::evidence::{Look, Target};
+use crate::guard::policy::{AOF_PROBE_EVERY, CHILD_POLL, Course, LOOK_EVERY, STUCK_AFTER, course};
+use crate::guard::record::Phase;
+use crate::guard::saver::{Saver, Verdict};
+use crate::posture::{Posture, Variant};
+
+impl Guard {
+    pub(super) fn looked(&mut self, now: Now, look: Look) {
+        self.look = Some((now.mono, look.clone()));
+        if self.lowered {
+            let changes = self.exposure(now).changes;
+            if let Some(journal) = &mut self.journal {
+                journal.exposed(changes);
+            }
+        }
+        if !self.reconciled {
+            self.reconcile(now, &look);
+            return;
+        }
+        if std::mem::take(&mut self.past.ending) {
+            return self.looked_last(now, &look);
+        }
+        match self.phase {
+            Phase::Quiet => self.looked_quiet(now, &look),
+            Phase::Alarmed if self.course.is_none() => {
+                if look.knob.is("no".to_string()) {
+                    self.past.doubtful = true;
+                    self.talk(Talk::Probe);
+                }
+            }
+            Phase::Rearming => {}
+            Phase::Alarmed
+            | Phase::Holding
+            | Phase::Exposed
+            | Phase::Mitigated
+            | Phase::Diagnosing
+            | Phase::Repairing
+            | Phase::Verifying
+            | Phase::Stuck => match self.lowered {
+                true => self.looked_lowered(now, &look),
+                false => self.looked_closed(now, &look),
+            },
+        }
+    }
+
+    /// The first look of a connection, against the debt: what did we, or our last life, leave?
+    fn reconcile(&mut self, now: Now, look: &Look) {
+        let Some(debt) = self.debt.clone() else {
+            self.reconciled = true;
+            self.due = now.mono;
+            if self.phase == Phase::Quiet {
+                self.looked_quiet(now, look);
+            }
+            return;
+        };
+        let (Some(run_id), Some(knob)) = (look.run_id.known(), look.knob.known()) else {
+            self.say(now, "debt kept", "the server does not tell its run id or its switch".into());
+            self.due = now.mono + LOOK_EVERY;
+            return;
+        };
+        self.reconciled = true;
+        self.due = now.mono;
+        match (run_id == &debt.run_id, knob.as_str()) {
+            // A restart took the switch back to its configured value (M: CONFIG SET does not last).
+            (false, _) => {
+                self.say(now, "debt void", "the server was restarted".into());
+                self.lowered = false;
+                self.unwind = None;
+                self.erase_debt();
+                if self.journal.is_some() {
+                    self.past.restarted = true;
+                    self.course = None;
+                    self.saver = Saver::default();
+                    self.enter(now, Phase::Holding, "server restarted", "its switch is its own again".into());
+                }
+            }
+            (true, "no") => self.adopt(now, &debt.incident, debt.since_ms),
+            // It reads `yes`: our own restore arrived, though its answer did not …
+            (true, _) if self.restore_in_doubt => {
+                self.lowered = false;
+                self.put_back(now);
+                self.wait_for_pong(now);
+            }
+            // … or the operator set it …
+            (true, _) if self.lowered => self.taken_over(now, "it was set while we were away".into()),
+            // … or we died, or lost the line, before it was lowered.
+            (true, _) if self.phase == Phase::Alarmed => {}
+            (true, _) => {
+                self.say(now, "debt already paid", format!("the switch reads {knob}"));
+                self.erase_debt();
+            }
+        }
+        self.restore_in_doubt = false;
+    }
+
+    /// The switch reads the `no` that the debt tells of: go on where it was left.
+    fn adopt(&mut self, now: Now, incident: &str, since_ms: u64) {
+        if self.journal.is_none() {
+            self.open(now, Variant::Rdb);
+            self.lowered_at = (since_ms, 0);
+            self.say(now, "debt adopted", format!("of incident {incident}"));
+        }
+        if self.lowered_at.0 == 0 {
+            self.lowered_at = (since_ms, 0);
+        }
+        self.lowered = true;
+        self.lower_in_doubt = false;
+        self.suspicious = true;
+        if self.unwind == Some(Unwind::Spent) {
+            return;
+        }
+        self.unwind = None;
+        self.saver = Saver::default();
+        self.set_posture(Posture::Forward);
+        self.enter(now, Phase::Mitigated, "switch is down", "a save must prove the cure".into());
+    }
+
+    fn looked_quiet(&mut self, now: Now, look: &Look) {
+        self.due = now.mono + LOOK_EVERY;
+        if look.refuses_for_rdb() || look.aof_ok.is(false) {
+            self.suspicious = true;
+        } else if let Some(target) = Target::of(look)
+            && look.save_ok.is(true)
+            && !target.dir.is_empty()
+            && !target.is_break_in(self.healthy.as_ref())
+        {
+            self.healthy = Some(target);
+        }
+        if let Some(&misconf) = look.misconf.known() {
+            if let Some((before, sighted)) = self.counted {
+                let seen = self.sighted.saturating_sub(sighted) + self.own_refusals;
+                let silent = misconf.saturating_sub(before).saturating_sub(seen);
+                if silent > 0 {
+                    self.out.push_back(Action::Silent(silent));
+                    self.suspicious = true;
+                }
+            }
+            self.counted = Some((misconf, self.sighted));
+            self.own_refusals = 0;
+        }
+    }
+
+    /// PONG was heard and the switch was not ours: how did that come?
+    fn looked_last(&mut self, now: Now, look: &Look) {
+        if look.knob.is("no".to_string()) {
+            self.past.hands_off = true;
+        }
+        if self.variant == Variant::Rdb && look.save_ok.is(true) {
+            self.verified(now, look);
+        }
+        self.finish(now);
+    }
+
+    fn looked_lowered(&mut self, now: Now, look: &Look) {
+        if look.knob.known().is_some_and(|knob| knob != "no") {
+            return self.taken_over(now, "somebody set it".into());
+        }
+        let verdict = self.saver.look(now, look);
+        if verdict == Verdict::Proved {
+            self.verified(now, look);
+            self.unwind = Some(Unwind::Proved);
+            self.enter(now, Phase::Rearming, "save proved", look.line());
+            self.due = now.mono;
+            return;
+        }
+        if self.spent(now) {
+            return;
+        }
+        self.follow(now, verdict, look);
+        if self.phase == Phase::Holding {
+            self.due = self.due.min(now.mono + AOF_PROBE_EVERY);
+        }
+    }
+
+    fn looked_closed(&mut self, now: Now, look: &Look) {
+        let row = course(&self.facts(now));
+        if self.course != Some(row.why) && row.course != Course::Look {
+            self.course = None;
+            if row.course == Course::Lower {
+                self.enter(now, Phase::Alarmed, "course changed", row.why.into());
+                self.due = now.mono;
+            } else {
+                self.decide(now);
+            }
+            return;
+        }
+        match row.course {
+            Course::Observe | Course::Freeze | Course::Look | Course::Lower => {
+                self.due = now.mono + LOOK_EVERY;
+            }
+            Course::ParkAof => self.due = now.mono + AOF_PROBE_EVERY,
+            Course::Park | Course::Refuse => {
+                let verdict = self.saver.look(now, look);
+                self.follow(now, verdict, look);
+            }
+        }
+    }
+
+    fn follow(&mut self, now: Now, verdict: Verdict, look: &Look) {
+        match verdict {
+            // Only where the switch is not ours: PING will say the rest.
+            Verdict::Proved => self.due = now.mono + CHILD_POLL.0,
+            Verdict::Running(until) | Verdict::Wait(until) => self.due = until,
+            Verdict::Try(_) if self.past.frozen || self.is_break_in(look) => {
+                if !self.past.frozen {
+                    self.freeze(now);
+                }
+                self.due = now.mono + LOOK_EVERY;
+            }
+            Verdict::Try(schedule) => self.talk(Talk::Bgsave { schedule }),
+        }
+        self.stuck(now, look);
+    }
+
+    fn verified(&mut self, now: Now, look: &Look) {
+        if let Some(journal) = &mut self.journal {
+            journal.verified(now);
+        }
+        self.say(now, "saving works", look.line());
+    }
+
+    fn stuck(&mut self, now: Now, look: &Look) {
+        if self.saver.failures() < STUCK_AFTER || self.past.told_stuck {
+            return;
+        }
+        self.past.told_stuck = true;
+        let gone = look.dir.known().is_some_and(String::is_empty);
+        let home = self.healthy.as_ref().map_or("DIR", |target| target.dir.as_str()).to_string();
+        let cli = self.cli();
+        let (id, remedy) = match gone {
+            true => {
+                ("dir-missing", format!("mkdir -p {home} && {cli} CONFIG SET dir {home} && {cli} BGSAVE"))
+            }
+            false => ("unknown", format!("read the server's log for the cause, then: {cli} BGSAVE")),
+        };
+        let evidence = format!("{} saves failed in a row; {}", self.saver.failures(), look.line());
+        self.find(id, "crit", evidence.clone(), remedy.clone());
+        match self.lowered && self.phase != Phase::Holding {
+            true => {
+                self.enter(now, Phase::Stuck, "saves keep failing", format!("{evidence}; type: {remedy}"))
+            }
+            false => self.say(now, "saves keep failing", format!("{evidence}; type: {remedy}")),
+        }
+    }
+
+    /// Is the budget spent, and did we begin to act on it?
+    fn spent(&mut self, now: Now) -> bool {
+        let exposure = self.exposure(now);
+        let over = |value: u64, max: u64| max > 0 && value >= max;
+        if !over(exposure.secs, exposure.secs_max) && !over(exposure.changes, exposure.changes_max) {
+            return false;
+        }
+        let detail = format!("{} s and {} changes unsaved", exposure.secs, exposure.changes);
+        match self.settings.when_exposed {
+            WhenExposed::Keep => {
+                if !std::mem::replace(&mut self.past.told_keep, true) {
+                    self.say(
+                        now,
+                        "exposure budget spent",
+                        format!("{detail}; writes stay open by --when-exposed keep"),
+                    );
+                }
+                false
+            }
+            WhenExposed::Rearm => {
+                self.unwind = Some(Unwind::Spent);
+                self.set_posture(Posture::Refuse);
+                self.enter(now, Phase::Exposed, "exposure budget spent", detail);
+                self.due = now.mono;
+                true
+            }
+        }
+    }
+}

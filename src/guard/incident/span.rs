@@ -1,0 +1,79 @@
+//! Where an incident begins and where it ends: after the last debt was erased, with the outcome
+//! that its past commands.
+
+use super::{Action, Guard, Now, Past};
+use crate::guard::journal::Journal;
+use crate::guard::record::{Outcome, Phase};
+use crate::guard::saver::Saver;
+use crate::posture::{Posture, Variant};
+
+impl Guard {
+    pub(super) fn stored(&mut self, now: Now, result: Result<(), String>) {
+        self.storing = false;
+        if let Err(why) = result {
+            self.say(now, "debt not stored", why.clone());
+            if self.debt.take().is_some() {
+                self.past.debt_failed = true;
+                let remedy = "make --state-dir writable and give its filesystem room".to_string();
+                self.find("unknown", "warn", format!("bgsafe could not write its debt: {why}"), remedy);
+            }
+        }
+        if self.closing {
+            self.close(now);
+        }
+    }
+
+    /// Ends the incident, once no debt is left to erase.
+    pub(super) fn finish(&mut self, now: Now) {
+        self.closing = true;
+        self.erase_debt();
+        if !self.storing {
+            self.close(now);
+        }
+    }
+
+    fn close(&mut self, now: Now) {
+        let outcome = match self.past {
+            Past { exposed: true, .. } => Outcome::Exposed,
+            Past { hands_off: true, .. } | Past { restarted: true, .. } => Outcome::Operator,
+            Past { rearmed: true, .. } => Outcome::Rearmed,
+            Past { frozen: true, .. } => Outcome::Operator,
+            Past { .. } => Outcome::SelfHealed,
+        };
+        self.set_posture(Posture::Forward);
+        self.enter(now, Phase::Quiet, "incident closed", outcome.name().into());
+        if let Some(journal) = self.journal.take() {
+            self.out.push_back(Action::Record(Box::new(journal.close(now, outcome))));
+        }
+        self.closing = false;
+        self.lowered = false;
+        self.lower_in_doubt = false;
+        self.restore_in_doubt = false;
+        self.unwind = None;
+        self.suspicious = false;
+        self.counted = None;
+        self.lowered_at = (0, 0);
+        self.own_refusals = 0;
+        self.course = None;
+        self.saver = Saver::default();
+        self.past = Past::default();
+        // A fresh look at once: the next refusal may come at any moment.
+        self.due = now.mono;
+    }
+
+    /// Opens an incident unless one is open.
+    pub(super) fn open(&mut self, now: Now, variant: Variant) {
+        if self.journal.is_none() {
+            let first = self.first.take().unwrap_or(now);
+            self.journal = Some(Journal::open(first, self.settings.nonce, &self.settings.address, variant));
+            self.saver = Saver::default();
+            self.past = Past::default();
+            self.course = None;
+            self.out.push_back(Action::Opened);
+        }
+        self.variant = variant;
+        if let Some(journal) = &mut self.journal {
+            journal.variant(variant);
+        }
+    }
+}

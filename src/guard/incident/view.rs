@@ -1,0 +1,141 @@
+//! What the guard shows of itself. Nothing here changes anything.
+
+use super::{Guard, Now};
+use crate::config::Policy;
+use crate::guard::evidence::{Fact, Role};
+use crate::guard::journal::rfc3339;
+use crate::guard::record::{DebtView, Exposure, Finding, Held, Incident, Phase, UpstreamStatus};
+use crate::posture::Posture;
+
+impl Guard {
+    /// Where the incident stands.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// What sessions are told to do.
+    pub fn posture(&self) -> Posture {
+        self.posture
+    }
+
+    /// Grows whenever something may have changed.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The debt as the disk should have it.
+    pub fn debt(&self) -> Option<&crate::guard::debt::Debt> {
+        self.debt.as_ref()
+    }
+
+    /// The open incident.
+    pub fn record(&self) -> Option<&Incident> {
+        self.journal.as_ref().map(|journal| journal.record())
+    }
+
+    /// BGSAVEs sent and saves failed in this incident.
+    pub fn tries(&self) -> (u32, u32) {
+        (self.saver.tries(), self.saver.failures())
+    }
+
+    /// Seconds and changes acknowledged while the switch was down and not saved since. What was
+    /// unsaved before we lowered it, the operator's own save points allowed.
+    pub fn exposure(&self, now: Now) -> Exposure {
+        let (secs_max, changes_max) = (self.settings.exposure_time.as_secs(), self.settings.exposure_changes);
+        let mut exposure = Exposure { secs: 0, changes: 0, secs_max, changes_max };
+        if !self.lowered {
+            return exposure;
+        }
+        let (since_ms, before) = self.lowered_at;
+        let own = now.unix_ms.saturating_sub(since_ms) / 1000;
+        exposure.secs = own;
+        if let Some((_, look)) = &self.look {
+            let saved =
+                look.last_save.known().map(|saved| look.clock_secs(now.unix_ms).saturating_sub(*saved));
+            // Both ages are of one clock each, so the server's need not agree with ours.
+            let later = saved.is_some_and(|age| age < own);
+            exposure.secs = if later { saved.unwrap_or(own) } else { own };
+            exposure.changes =
+                look.changes.known().map_or(0, |n| if later { *n } else { n.saturating_sub(before) });
+        }
+        exposure
+    }
+
+    /// One entry of `upstreams` in `/api/status`.
+    pub fn status(&self, now: Now, held: Held) -> UpstreamStatus {
+        let look = self.look.as_ref().map(|(_, look)| look);
+        let word = |fact: Option<&Fact<String>>| fact.and_then(Fact::known).cloned().unwrap_or_default();
+        let role = self.role.or_else(|| look.and_then(|l| l.role.known().copied()));
+        let server = word(look.map(|l| &l.server));
+        UpstreamStatus {
+            address: self.settings.address.clone(),
+            up: self.up,
+            role: match role {
+                Some(Role::Primary) => "primary",
+                Some(Role::Replica) => "replica",
+                Some(Role::Other) | None => "unknown",
+            }
+            .into(),
+            server: if server.is_empty() { "unknown".into() } else { server },
+            version: word(look.map(|l| &l.version)),
+            run_id: word(look.map(|l| &l.run_id)),
+            phase: self.phase,
+            posture: self.posture.name().into(),
+            policy: match self.settings.policy {
+                Policy::Mitigate => "mitigate",
+                Policy::Hold => "hold",
+                Policy::Observe => "observe",
+            }
+            .into(),
+            debt: self.debt.as_ref().map(|debt| DebtView {
+                since: rfc3339(debt.since_ms),
+                owed: debt.owed.clone(),
+                run_id: debt.run_id.clone(),
+            }),
+            exposure: self.exposure(now),
+            findings: self.standing(),
+            held,
+            incident: self.record().map(|record| record.id.clone()),
+        }
+    }
+
+    fn standing(&self) -> Vec<Finding> {
+        let mut findings = self.record().map_or_else(Vec::new, |record| record.findings.clone());
+        let look = self.look.as_ref().map(|(_, look)| look);
+        if self.debt.is_none() && look.is_some_and(|l| l.knob.is("no".to_string()) && l.save_ok.is(false)) {
+            findings.push(Finding {
+                id: "switch-left-off".into(),
+                severity: "warn".into(),
+                evidence: "the last save failed and stop-writes-on-bgsave-error is no; not by bgsafe".into(),
+                remedy: format!(
+                    "{0} BGSAVE; then {0} CONFIG SET stop-writes-on-bgsave-error yes",
+                    self.cli()
+                ),
+                applied: false,
+            });
+        }
+        findings
+    }
+
+    /// How a human reaches this server.
+    pub(super) fn cli(&self) -> String {
+        let address = &self.settings.address;
+        match (address.strip_prefix("unix:"), address.rsplit_once(':')) {
+            (Some(path), _) => format!("redis-cli -s {path}"),
+            (None, Some((host, port))) => format!("redis-cli -h {} -p {port}", host.trim_matches(['[', ']'])),
+            (None, None) => format!("redis-cli -h {address}"),
+        }
+    }
+
+    pub(super) fn remedy_config(&self) -> String {
+        let rights =
+            "+ping +info +role +config|get +config|set +bgsave +multi +exec +discard +client|setname";
+        format!("{} ACL SETUSER bgsafe {rights}", self.cli())
+    }
+
+    /// The command that pays the debt by hand, when one is owed.
+    pub fn payment(&self) -> Option<String> {
+        let debt = self.debt.as_ref()?;
+        Some(format!("{} CONFIG SET stop-writes-on-bgsave-error {}", self.cli(), debt.owed))
+    }
+}

@@ -1,0 +1,177 @@
+//! The guard's decisions, as data: what to do about a refusal, and how long things may take.
+//!
+//! Refuses to know: how anything is done. Invariant: tables are read from the top, the first row
+//! that holds decides, and the last row always holds.
+
+use std::time::Duration;
+
+use crate::config::{Policy, WhenExposed};
+use crate::posture::Variant;
+
+/// The operator's choices that the guard obeys.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Of the upstream, as configured, without credentials.
+    pub address: String,
+    /// What to do about a refusal.
+    pub policy: Policy,
+    /// How long writes may stay open unsaved. Zero is no limit.
+    pub exposure_time: Duration,
+    /// How many changes may be unsaved; 0 is no limit.
+    pub exposure_changes: u64,
+    /// What happens then.
+    pub when_exposed: WhenExposed,
+    /// Tells incidents of two processes in one second apart.
+    pub nonce: u16,
+}
+
+/// A look no older than this, on the same connection, may stand in for a new one when seconds
+/// count: the atomic read-and-lower guards against what changed since.
+pub const LOOK_FRESH: Duration = Duration::from_secs(2);
+/// Between looks while nothing is wrong, and while we wait without a child.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between PINGs while the AOF refuses: it heals within one of the server's own loops.
+pub const AOF_PROBE_EVERY: Duration = Duration::from_millis(100);
+/// Between looks while a child runs: from, to, and to after the first minute.
+pub const CHILD_POLL: (Duration, Duration, Duration) =
+    (Duration::from_millis(20), Duration::from_millis(250), Duration::from_secs(1));
+/// The first wait after a failed save: Redis's own delay is 5 s (`server.h:CONFIG_BGSAVE_RETRY_DELAY`).
+pub const RETRY_FIRST: Duration = Duration::from_secs(6);
+/// And the longest.
+pub const RETRY_MOST: Duration = Duration::from_secs(60);
+/// After so many failed saves a human is told what to type.
+pub const STUCK_AFTER: u32 = 3;
+/// Lines of one incident's timeline.
+pub const TIMELINE_MOST: usize = 400;
+
+/// What is known when a refusal has been heard by ourselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// The operator's policy.
+    pub policy: Policy,
+    /// The snapshot goes where only an intruder sends it.
+    pub break_in: bool,
+    /// What the server's own words said.
+    pub variant: Variant,
+    /// The exposure budget of this incident is spent.
+    pub exposed: bool,
+    /// The operator set the switch by hand during this incident.
+    pub hands_off: bool,
+    /// Is there a look recent enough to act on?
+    pub looked: bool,
+    /// ROLE says primary.
+    pub primary: bool,
+    /// The switch could be read, and lowering it was not refused before.
+    pub config: bool,
+    /// The server's run id is known: without it no debt can be written.
+    pub run_id: bool,
+    /// The debt could not be made durable.
+    pub debt_failed: bool,
+}
+
+/// What to do about a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Watch and tell.
+    Observe,
+    /// Touch nothing, park writes, call a human.
+    Freeze,
+    /// The budget is spent: deliver refusals, go on trying to save.
+    Refuse,
+    /// Park writes; the AOF must heal.
+    ParkAof,
+    /// Park writes while a BGSAVE is tried.
+    Park,
+    /// Look first.
+    Look,
+    /// Write the debt, lower the switch.
+    Lower,
+}
+
+/// One row of [`COURSES`].
+pub struct Row {
+    /// Why, as the timeline tells it.
+    pub why: &'static str,
+    /// Does the row hold?
+    pub when: fn(&Facts) -> bool,
+    /// What is done then.
+    pub course: Course,
+}
+
+/// What to do about a refusal that we heard ourselves. First row that holds.
+pub const COURSES: [Row; 12] = [
+    Row { why: "policy observe", when: |f| f.policy == Policy::Observe, course: Course::Observe },
+    Row {
+        why: "the snapshot's target moved to a suspect place",
+        when: |f| f.break_in,
+        course: Course::Freeze,
+    },
+    Row { why: "exposure budget spent", when: |f| f.exposed, course: Course::Refuse },
+    Row {
+        why: "the append-only file refuses: the switch does not govern it",
+        when: |f| f.variant == Variant::Aof,
+        course: Course::ParkAof,
+    },
+    Row { why: "policy hold", when: |f| f.policy == Policy::Hold, course: Course::Park },
+    Row { why: "the operator set the switch by hand", when: |f| f.hands_off, course: Course::Park },
+    Row { why: "the debt could not be written", when: |f| f.debt_failed, course: Course::Park },
+    Row { why: "nothing recent is known", when: |f| !f.looked, course: Course::Look },
+    Row { why: "the server is not a primary", when: |f| !f.primary, course: Course::Park },
+    Row { why: "CONFIG is not allowed", when: |f| !f.config, course: Course::Park },
+    Row { why: "INFO does not tell the run id", when: |f| !f.run_id, course: Course::Park },
+    Row { why: "the last snapshot failed", when: |_| true, course: Course::Lower },
+];
+
+/// The row of [`COURSES`] that decides.
+pub fn course(facts: &Facts) -> &'static Row {
+    const LAST: &Row = &COURSES[COURSES.len() - 1];
+    COURSES.iter().find(|row| (row.when)(facts)).unwrap_or(LAST)
+}
+
+/// How long to wait after the `failures`-th failed save in a row: 6, 12, 24 … 60 s.
+pub fn retry_after(failures: u32) -> Duration {
+    RETRY_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(8)).min(RETRY_MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_not_to_lower_wins_over_lowering() {
+        let fine = Facts {
+            policy: Policy::Mitigate,
+            break_in: false,
+            variant: Variant::Rdb,
+            exposed: false,
+            hands_off: false,
+            looked: true,
+            primary: true,
+            config: true,
+            run_id: true,
+            debt_failed: false,
+        };
+        for (facts, expected) in [
+            (fine, Course::Lower),
+            (Facts { policy: Policy::Observe, break_in: true, ..fine }, Course::Observe),
+            (Facts { break_in: true, variant: Variant::Aof, ..fine }, Course::Freeze),
+            (Facts { exposed: true, ..fine }, Course::Refuse),
+            (Facts { variant: Variant::Aof, looked: false, ..fine }, Course::ParkAof),
+            (Facts { policy: Policy::Hold, ..fine }, Course::Park),
+            (Facts { hands_off: true, ..fine }, Course::Park),
+            (Facts { looked: false, primary: false, ..fine }, Course::Look),
+            (Facts { primary: false, ..fine }, Course::Park),
+            (Facts { config: false, ..fine }, Course::Park),
+            (Facts { run_id: false, ..fine }, Course::Park),
+            (Facts { debt_failed: true, ..fine }, Course::Park),
+        ] {
+            assert_eq!(course(&facts).course, expected, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn retries_back_off_and_are_capped() {
+        let secs: Vec<u64> = [1, 2, 3, 4, 5, 99].map(|n| retry_after(n).as_secs()).to_vec();
+        assert_eq!(secs, [6, 12, 24, 48, 60, 60]);
+    }
+}

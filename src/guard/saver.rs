@@ -1,0 +1,266 @@
+//! When is a save proved, and when may one be tried? Watches looks, counts failures (ours and the
+//! server's own), waits between tries.
+//!
+//! Refuses to know: phases, postures, the switch. Invariants: a save is proved only as
+//! [`Saver::look`] says; never two tries of ours closer than the back-off after a failure, whoever
+//! failed; `+Background saving started` proves nothing.
+
+use std::time::Duration;
+
+use super::evidence::Look;
+use super::incident::Now;
+use super::policy::{CHILD_POLL, LOOK_EVERY, RETRY_MOST, retry_after};
+
+/// What the server said to BGSAVE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BgsaveReply {
+    /// `+Background saving started`: a child was forked, no more.
+    Started,
+    /// `+Background saving scheduled`: one will be, within seconds.
+    Scheduled,
+    /// Somebody's child runs; perhaps a diskless one, whose end proves nothing.
+    InProgress,
+    /// An AOF rewrite or a module's child runs: only SCHEDULE is accepted.
+    OtherChild,
+    /// A bare `-ERR`: fork failed, and the status is `err` now (`rdb.c:rdbSaveBackground`).
+    ForkFailed,
+    /// Not allowed or not known: only the server's own retry can help.
+    Denied(String),
+    /// Anything else, in the server's words.
+    Failed(String),
+}
+
+/// What a look means for the save.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A save that ended after the mark is on disk.
+    Proved,
+    /// A child runs; look again then.
+    Running(Duration),
+    /// Nothing to do before then.
+    Wait(Duration),
+    /// Send BGSAVE now (`SCHEDULE` when true).
+    Try(bool),
+}
+
+/// See the module's page.
+#[derive(Clone, Debug, Default)]
+pub struct Saver {
+    mark: Option<Mark>,
+    /// A child of ours was started and its end was not seen yet.
+    ours: bool,
+    /// Somebody's child was seen and its end was not.
+    theirs: bool,
+    /// The counter of started saves when we last looked.
+    saves: Option<u64>,
+    /// Failed saves in a row since the mark, whoever started them.
+    failures: u32,
+    /// BGSAVEs we sent since the mark.
+    tries: u32,
+    not_before: Duration,
+    poll: Duration,
+    running_since: Duration,
+    denied: bool,
+    schedule: bool,
+}
+
+/// What must be surpassed. Made by the first look after the last remedy: a save that ends later
+/// and advances `last_save` wrote the data of then or newer.
+#[derive(Clone, Debug)]
+struct Mark {
+    run_id: String,
+    last_save: u64,
+}
+
+impl Saver {
+    /// Failed saves in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// BGSAVEs we sent.
+    pub fn tries(&self) -> u32 {
+        self.tries
+    }
+
+    /// May we send BGSAVE at all?
+    pub fn denied(&self) -> bool {
+        self.denied
+    }
+
+    /// Judges `look`; the first one that knows enough makes the mark.
+    pub fn look(&mut self, now: Now, look: &Look) -> Verdict {
+        let (Some(run_id), Some(&last_save)) = (look.run_id.known(), look.last_save.known()) else {
+            return self.blind(now);
+        };
+        let mark = self.mark.get_or_insert_with(|| Mark { run_id: run_id.clone(), last_save });
+        let (same, advanced) = (mark.run_id == *run_id, last_save > mark.last_save);
+        let started = look.saves.known().copied();
+        let unseen = matches!((self.saves, started), (Some(before), Some(after)) if after > before);
+        self.saves = started.or(self.saves);
+        if !look.saving.is(false) {
+            self.theirs = !self.ours;
+            return Verdict::Running(self.next_poll(now));
+        }
+        self.poll = CHILD_POLL.0;
+        // After the mark: no child, status ok, LASTSAVE advanced, same process. A diskless child
+        // moves neither status nor LASTSAVE, SIGUSR1 leaves the status, a restart changes the
+        // run id: no single one of the four would do (rdb.c:backgroundSaveDoneHandlerDisk).
+        if same && look.save_ok.is(true) && advanced {
+            return Verdict::Proved;
+        }
+        let ended = std::mem::take(&mut self.ours);
+        let others = std::mem::take(&mut self.theirs) || (unseen && !ended);
+        if ended || (others && look.save_ok.is(false)) {
+            self.fail(now);
+        }
+        self.when(now, look, last_save)
+    }
+
+    /// What was said to our BGSAVE.
+    pub fn said(&mut self, now: Now, reply: &BgsaveReply) {
+        self.tries += 1;
+        self.poll = CHILD_POLL.0;
+        self.running_since = now.mono;
+        self.schedule = false;
+        match reply {
+            BgsaveReply::Started => {
+                self.ours = true;
+                self.saves = self.saves.map(|n| n + 1);
+            }
+            // The server starts it within its own retry delay; a failure shows as its own.
+            BgsaveReply::Scheduled => self.not_before = now.mono + retry_after(1),
+            BgsaveReply::InProgress => {
+                self.theirs = true;
+                self.not_before = now.mono + CHILD_POLL.1;
+            }
+            BgsaveReply::OtherChild => {
+                self.schedule = true;
+                self.not_before = now.mono + CHILD_POLL.1;
+            }
+            BgsaveReply::ForkFailed | BgsaveReply::Failed(_) => self.fail(now),
+            BgsaveReply::Denied(_) => self.denied = true,
+        }
+    }
+
+    /// The connection broke: a child of ours may have ended unseen. Its failure, if it was one, is
+    /// counted by the next look as the server's own.
+    pub fn lost(&mut self) {
+        self.theirs |= std::mem::take(&mut self.ours);
+    }
+
+    fn fail(&mut self, now: Now) {
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = now.mono + retry_after(self.failures);
+    }
+
+    fn when(&mut self, now: Now, look: &Look, last_save: u64) -> Verdict {
+        let tick = now.mono + LOOK_EVERY;
+        if self.denied {
+            return Verdict::Wait(tick);
+        }
+        if now.mono < self.not_before {
+            return Verdict::Wait(self.not_before.min(tick));
+        }
+        // LASTSAVE counts whole seconds: a save that ends in the second of the mark's would prove
+        // nothing, so wait until the server's clock can show it.
+        if look.clock_secs(now.unix_ms) <= last_save {
+            let into = look.clock_usec.known().map_or(now.unix_ms % 1000, |usec| usec % 1_000_000 / 1000);
+            return Verdict::Wait(now.mono + Duration::from_millis(1001 - into));
+        }
+        Verdict::Try(self.schedule || look.other_child.is(true))
+    }
+
+    /// INFO tells nothing: try rarely, and let PING be the judge of it.
+    fn blind(&mut self, now: Now) -> Verdict {
+        if self.denied || now.mono < self.not_before {
+            return Verdict::Wait(now.mono + LOOK_EVERY);
+        }
+        self.not_before = now.mono + if self.tries == 0 { retry_after(1) } else { RETRY_MOST };
+        Verdict::Try(false)
+    }
+
+    fn next_poll(&mut self, now: Now) -> Duration {
+        let (from, to, late) = CHILD_POLL;
+        if self.poll <= from {
+            self.running_since = now.mono;
+        }
+        let wait = self.poll.max(from);
+        let most = if now.mono.saturating_sub(self.running_since) > RETRY_MOST { late } else { to };
+        self.poll = (wait * 5 / 4).min(most);
+        now.mono + wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::evidence::Fact::Known;
+    use super::*;
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Duration::from_millis(ms), unix_ms: 1_000_000 + ms }
+    }
+
+    fn look(ms: u64, saving: bool, ok: bool, last_save: u64) -> Look {
+        Look {
+            run_id: Known("r".into()),
+            clock_usec: Known((1_000_000 + ms) * 1000),
+            saving: Known(saving),
+            save_ok: Known(ok),
+            last_save: Known(last_save),
+            ..Look::default()
+        }
+    }
+
+    #[test]
+    fn the_first_try_waits_only_for_the_second_to_pass() {
+        let mut saver = Saver::default();
+        assert_eq!(
+            saver.look(at(300), &look(300, false, false, 1000)),
+            Verdict::Wait(Duration::from_millis(1001))
+        );
+        assert_eq!(saver.look(at(1001), &look(1001, false, false, 1000)), Verdict::Try(false));
+    }
+
+    #[test]
+    fn nothing_less_than_all_four_signs_proves_a_save() {
+        let base = |saver: &mut Saver| saver.look(at(5000), &look(5000, false, false, 900));
+        for (saving, ok, last_save, run, proved) in [
+            (false, true, 1006, "r", true),
+            (true, true, 1006, "r", false),
+            (false, false, 1006, "r", false),
+            (false, true, 900, "r", false),
+            (false, true, 1006, "other", false),
+        ] {
+            let mut saver = Saver::default();
+            assert_eq!(base(&mut saver), Verdict::Try(false));
+            saver.said(at(5001), &BgsaveReply::Started);
+            let seen = Look { run_id: Known(run.into()), ..look(6500, saving, ok, last_save) };
+            assert_eq!(saver.look(at(6500), &seen) == Verdict::Proved, proved, "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn the_servers_own_failures_push_ours_back() {
+        let mut saver = Saver::default();
+        assert_eq!(saver.look(at(5000), &look(5000, false, false, 900)), Verdict::Try(false));
+        saver.said(at(5000), &BgsaveReply::ForkFailed);
+        assert!(matches!(saver.look(at(10_900), &look(10_900, true, false, 900)), Verdict::Running(_)));
+        assert!(matches!(saver.look(at(11_100), &look(11_100, false, false, 900)), Verdict::Wait(_)));
+        assert_eq!(saver.failures(), 2);
+        assert!(matches!(saver.look(at(23_000), &look(23_000, false, false, 900)), Verdict::Wait(_)));
+        assert_eq!(saver.look(at(23_100), &look(23_100, false, false, 900)), Verdict::Try(false));
+    }
+
+    #[test]
+    fn an_unseen_start_counts_by_the_servers_own_counter() {
+        let mut saver = Saver::default();
+        let with = |ms, n| Look { saves: Known(n), ..look(ms, false, false, 900) };
+        assert_eq!(saver.look(at(5000), &with(5000, 7)), Verdict::Try(false));
+        saver.said(at(5000), &BgsaveReply::Started);
+        saver.look(at(5100), &with(5100, 8));
+        assert_eq!(saver.failures(), 1);
+        saver.look(at(6100), &with(6100, 9));
+        assert_eq!(saver.failures(), 2);
+    }
+}

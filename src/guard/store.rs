@@ -1,0 +1,219 @@
+//! The guard's disk: one page for the debt, one file an incident. A thread of its own runs the
+//! jobs in order, so that a slow disk delays neither sightings nor the server's answers.
+//!
+//! Refuses to know: when anything is written. Invariants: a job of the debt is answered only when
+//! it is durable; the page exists, preallocated, from the start, so that a debt costs one
+//! overwrite and one fdatasync; a torn page reads as garbled, never as another debt.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+
+use rustix::fs::{FlockOperation, flock};
+use tracing::warn;
+
+use super::debt::{Debt, DebtError, SECTOR, decode, encode};
+use super::record::Incident;
+
+/// Incident files kept; older ones are removed.
+pub const INCIDENTS_MOST: usize = 200;
+
+/// Why the state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be made, read or written.
+    #[error("bgsafe: state directory {path}: {source} (give a writable one: --state-dir DIR)")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Another bgsafe holds the debt page of this upstream.
+    #[error("bgsafe: {0} is in use by another bgsafe (stop it, or give this one its own --state-dir)")]
+    Busy(PathBuf),
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Store {
+    incidents: PathBuf,
+    page: File,
+}
+
+impl Store {
+    /// Opens, and makes what is missing; the debt found there. A garbled page is reported as such:
+    /// whether the switch was ever lowered cannot be known from it.
+    pub fn open(
+        state_dir: &Path,
+        address: &str,
+    ) -> Result<(Store, Result<Option<Debt>, DebtError>), StoreError> {
+        let at = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| StoreError::Io { path, source }
+        };
+        let (debts, incidents) = (state_dir.join("debts"), state_dir.join("incidents"));
+        for dir in [&debts, &incidents] {
+            fs::create_dir_all(dir).map_err(at(dir))?;
+        }
+        let path = debts.join(format!("{}.debt", file_name(address)));
+        if !path.exists() {
+            make_page(&debts, &path).map_err(at(&path))?;
+        }
+        let page = OpenOptions::new().read(true).write(true).open(&path).map_err(at(&path))?;
+        // A lock of the file, not of the process: it goes with the last descriptor, also by a kill.
+        if flock(&page, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(StoreError::Busy(path));
+        }
+        let bytes = fs::read(&path).map_err(at(&path))?;
+        Ok((Store { incidents, page }, decode(&bytes)))
+    }
+
+    /// Durable when it returns.
+    pub fn write(&mut self, debt: &Debt) -> io::Result<()> {
+        self.overwrite(encode(debt))
+    }
+
+    /// Durably none when it returns.
+    pub fn erase(&mut self) -> io::Result<()> {
+        self.overwrite(vec![b' '; SECTOR])
+    }
+
+    fn overwrite(&mut self, mut page: Vec<u8>) -> io::Result<()> {
+        let len = self.page.metadata()?.len() as usize;
+        page.resize(page.len().max(len), b' ');
+        self.page.write_all_at(&page, 0)?;
+        self.page.sync_data()
+    }
+
+    /// Writes `incidents/ID.json` as a whole, and removes the oldest beyond [`INCIDENTS_MOST`]. Not
+    /// synced: a record is told again by the log.
+    pub fn save(&self, incident: &Incident) -> io::Result<()> {
+        let json = serde_json::to_vec_pretty(incident)?;
+        let path = self.incidents.join(format!("{}.json", file_name(&incident.id)));
+        let new = path.with_extension("json.new");
+        fs::write(&new, json)?;
+        let fresh = !path.exists();
+        fs::rename(&new, &path)?;
+        if fresh {
+            let mut names = self.names()?;
+            names.sort();
+            for old in names.iter().rev().skip(INCIDENTS_MOST) {
+                fs::remove_file(old)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is kept, newest first. Files that are not records are skipped.
+    pub fn incidents(&self) -> Vec<Incident> {
+        let mut names = self.names().unwrap_or_default();
+        names.sort();
+        let read = |path: &PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
+        names.iter().rev().take(INCIDENTS_MOST).filter_map(read).collect()
+    }
+
+    fn names(&self) -> io::Result<Vec<PathBuf>> {
+        let paths = fs::read_dir(&self.incidents)?.filter_map(|entry| entry.ok().map(|e| e.path()));
+        Ok(paths.filter(|path| path.extension().is_some_and(|e| e == "json")).collect())
+    }
+
+    /// Moves into its thread. The thread ends with the last sender.
+    pub fn start<F>(mut self, answer: F) -> io::Result<mpsc::Sender<Job>>
+    where
+        F: Fn(Result<(), String>) + Send + 'static,
+    {
+        let (jobs, inbox) = mpsc::channel();
+        let run = move || {
+            for job in inbox {
+                match job {
+                    Job::Write(debt) => answer(self.write(&debt).map_err(|e| e.to_string())),
+                    Job::Erase => answer(self.erase().map_err(|e| e.to_string())),
+                    Job::Save(incident) => {
+                        if let Err(e) = self.save(&incident) {
+                            warn!(incident = incident.id, "incident record not written: {e}");
+                        }
+                    }
+                }
+            }
+        };
+        thread::Builder::new().name("bgsafe-store".into()).spawn(run)?;
+        Ok(jobs)
+    }
+}
+
+/// What the thread is asked; the first two are answered.
+#[derive(Debug)]
+pub enum Job {
+    /// Make the debt durable.
+    Write(Debt),
+    /// Make its absence durable.
+    Erase,
+    /// Keep the record.
+    Save(Box<Incident>),
+}
+
+/// Blank page, renamed into place, with the directory synced: from here on it is only overwritten.
+fn make_page(dir: &Path, path: &Path) -> io::Result<()> {
+    let new = path.with_extension("debt.new");
+    let mut file = File::create(&new)?;
+    file.write_all(&[b' '; SECTOR])?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(dir)?.sync_all()
+}
+
+fn file_name(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::debt::VERSION;
+    use crate::guard::incident::Now;
+    use crate::guard::journal::Journal;
+    use crate::posture::Variant;
+
+    fn debt() -> Debt {
+        Debt {
+            version: VERSION,
+            address: "unix:/run/r.sock".into(),
+            run_id: "r".into(),
+            owed: "yes".into(),
+            since_ms: 1,
+            incident: "i".into(),
+        }
+    }
+
+    #[test]
+    fn a_debt_outlives_its_writer_and_an_erased_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, found) = Store::open(dir.path(), "unix:/run/r.sock").unwrap();
+        assert_eq!(found, Ok(None));
+        store.write(&debt()).unwrap();
+        assert!(matches!(Store::open(dir.path(), "unix:/run/r.sock"), Err(StoreError::Busy(_))));
+        drop(store);
+        let (mut store, found) = Store::open(dir.path(), "unix:/run/r.sock").unwrap();
+        assert_eq!(found, Ok(Some(debt())));
+        store.erase().unwrap();
+        drop(store);
+        assert_eq!(Store::open(dir.path(), "unix:/run/r.sock").unwrap().1, Ok(None));
+    }
+
+    #[test]
+    fn only_the_newest_incidents_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path(), "a:1").unwrap();
+        for n in 0..INCIDENTS_MOST as u64 + 5 {
+            let now = Now { mono: std::time::Duration::ZERO, unix_ms: 1_700_000_000_000 + n * 1000 };
+            store.save(Journal::open(now, 1, "a:1", Variant::Rdb).record()).unwrap();
+        }
+        let kept = store.incidents();
+        assert_eq!(kept.len(), INCIDENTS_MOST);
+        assert!(kept[0].id > kept[1].id && kept[0].opened_at.starts_with("2023-11-14T22:16:44"));
+    }
+}

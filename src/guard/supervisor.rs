@@ -1,0 +1,420 @@
+//! The shell around [`Guard`]: the control connection, the store's thread, two clocks, the gate.
+//! It asks, waits, tells and publishes; it decides nothing.
+//!
+//! Refuses to know: what any event means. Invariants: actions run in the order the guard gave
+//! them; held sessions are woken in steps; a debt that is owed at the end stays on disk, and the
+//! log says what a human must type to pay it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc as inbox;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::feed::{PhaseChange, Shared, Tally, held, lock};
+use super::incident::{Action, Event, Guard, Now};
+use super::journal::rfc3339;
+use super::policy::Settings;
+use super::record::{Incident, Phase};
+use super::store::{Job, Store, StoreError};
+use crate::config::{Address, Config};
+use crate::control::{Control, ControlError, Endpoint};
+use crate::gate::Gate;
+use crate::metrics::Metrics;
+use crate::posture::Posture;
+
+/// Sessions woken in one step, and the pause after it: ten thousand held writes do not arrive as one.
+const WAKE_STEP: (usize, Duration) = (128, Duration::from_millis(1));
+/// Between attempts to connect: from and to.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// A debt that is not durable by then is treated as one that cannot be.
+const STORE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long after the end the counters of an incident may still move: holds end a little later.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// What a supervisor needs to know.
+#[derive(Clone, Debug)]
+pub struct Params {
+    /// The control connection.
+    pub endpoint: Endpoint,
+    /// The operator's choices.
+    pub settings: Settings,
+    /// Debts and incident records.
+    pub state_dir: std::path::PathBuf,
+}
+
+impl Params {
+    /// From the merged configuration.
+    pub fn new(config: &Config) -> Self {
+        let address = match &config.upstream {
+            Address::Tcp(address) => address.clone(),
+            Address::Unix(path) => format!("unix:{}", path.display()),
+        };
+        let nonce = (std::process::id() & 0xffff) as u16;
+        Params {
+            endpoint: Endpoint {
+                address: config.upstream.clone(),
+                credentials: config.credentials.clone(),
+                name: format!("bgsafe:{nonce:04x}"),
+            },
+            settings: Settings {
+                address,
+                policy: config.policy,
+                exposure_time: config.exposure_time,
+                exposure_changes: config.exposure_changes,
+                when_exposed: config.when_exposed,
+                nonce,
+            },
+            state_dir: config.state_dir.clone(),
+        }
+    }
+}
+
+/// A running guard. Dropping it leaves the task running; abort [`Supervisor::task`] to end it as a
+/// crash would, cancel the token to end it as an operator would.
+#[derive(Debug)]
+pub struct Supervisor {
+    /// For status, incidents and the live feed.
+    pub shared: Arc<Shared>,
+    /// Ends when the token is cancelled.
+    pub task: JoinHandle<()>,
+}
+
+/// Opens the state directory, reads the debt there, and starts to guard.
+pub fn spawn(
+    params: Params,
+    gate: Arc<Gate>,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) -> Result<Supervisor, StoreError> {
+    let (store, debt) = Store::open(&params.state_dir, &params.settings.address)?;
+    let debt = debt.unwrap_or_else(|why| {
+        warn!("{why}: treated as none; if nobody chose it, the switch may have to be set back by hand");
+        None
+    });
+    let incidents = store.incidents();
+    let (answers, stored) = inbox::unbounded_channel();
+    let path = params.state_dir.clone();
+    let jobs = store
+        .start(move |result| drop(answers.send(result)))
+        .map_err(|source| StoreError::Io { path, source })?;
+    let guard = Guard::new(params.settings.clone(), debt);
+    let start = Instant::now();
+    let status = guard.status(clock(start), held(&gate));
+    let shared = Arc::new(Shared::new(gate.clone(), status, incidents));
+    let shell = Shell {
+        params,
+        calm: Tally::read(&metrics),
+        gate,
+        metrics,
+        guard,
+        shared: shared.clone(),
+        jobs,
+        stored,
+        store_by: None,
+        start,
+        control: None,
+        line: None,
+        retry: RECONNECT.0,
+        wakes: 0,
+        alarmed: None,
+        base: Tally::default(),
+        settling: None,
+        record: None,
+    };
+    Ok(Supervisor { shared, task: tokio::spawn(shell.run(shutdown)) })
+}
+
+/// What became of the one thing we wait for from the server.
+enum Line {
+    Connected(Result<Control, ControlError>),
+    Answered(Control, Result<(u64, super::dialogue::Answer), ControlError>),
+}
+
+struct Shell {
+    params: Params,
+    gate: Arc<Gate>,
+    metrics: Arc<Metrics>,
+    guard: Guard,
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+    stored: inbox::UnboundedReceiver<Result<(), String>>,
+    /// A job of the debt is under way; when its time is up.
+    store_by: Option<Instant>,
+    start: Instant,
+    control: Option<Control>,
+    line: Option<Pin<Box<dyn Future<Output = Line> + Send>>>,
+    retry: Duration,
+    /// Steps of waking still to be made.
+    wakes: usize,
+    /// When the first unanswered sighting was heard of.
+    alarmed: Option<Instant>,
+    /// Counters while nothing was wrong, and when the open incident began.
+    calm: Tally,
+    base: Tally,
+    /// The last ended incident, whose holds may still be ending.
+    settling: Option<(Instant, Tally, Incident)>,
+    /// A record that waits for the debt to be written first.
+    record: Option<Box<Incident>>,
+}
+
+impl Shell {
+    async fn run(mut self, shutdown: CancellationToken) {
+        self.connect(Duration::ZERO);
+        let mut revision = 0;
+        loop {
+            self.act();
+            if self.guard.revision() != revision {
+                revision = self.guard.revision();
+                self.publish();
+            }
+            let deadline = self.guard.next_deadline().map(|due| self.start + due);
+            let (by, wakes) = (self.store_by, self.wakes);
+            let settle = self.settling.is_some();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                line = wait_line(&mut self.line) => self.heard(line),
+                Some(result) = self.stored.recv() => {
+                    // An answer that comes after its time was given up.
+                    if self.store_by.take().is_some() {
+                        self.tell(Event::Stored(result));
+                    }
+                }
+                () = self.gate.sighted() => {
+                    self.alarmed.get_or_insert_with(Instant::now);
+                    let sightings = self.gate.sightings();
+                    let refusal = self.gate.take_refusal();
+                    self.tell(Event::Sighted { sightings, refusal });
+                }
+                () = sleep(WAKE_STEP.1), if wakes > 0 => {
+                    self.gate.wake(WAKE_STEP.0);
+                    self.wakes -= 1;
+                }
+                () = until(by) => {
+                    self.store_by = None;
+                    self.tell(Event::Stored(Err(format!("not durable within {STORE_TIMEOUT:?}"))));
+                }
+                () = until(deadline) => self.tell(Event::Timer),
+                () = sleep(Duration::from_millis(100)), if settle => self.settle(),
+            }
+        }
+        self.end();
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.guard.phase() == Phase::Quiet
+            && !matches!(event, Event::Sighted { .. })
+            && self.alarmed.is_none()
+        {
+            self.calm = Tally::read(&self.metrics);
+        }
+        self.guard.handle(clock(self.start), event);
+    }
+
+    fn act(&mut self) {
+        let mut opens = false;
+        while let Some(action) = self.guard.poll_action() {
+            match action {
+                Action::Talk(talk) => {
+                    let gate = self.gate.clone();
+                    match self.control.take() {
+                        Some(mut control) => {
+                            self.line = Some(Box::pin(async move {
+                                let answer = control.talk(talk, || gate.sightings()).await;
+                                Line::Answered(control, answer)
+                            }));
+                        }
+                        None => warn!("bgsafe: asked to talk without a connection: {talk:?}"),
+                    }
+                }
+                Action::WriteDebt(debt) => self.store(Job::Write(debt)),
+                Action::EraseDebt => self.store(Job::Erase),
+                Action::SetPosture(posture) => {
+                    self.gate.set_posture(posture);
+                    opens |= posture != Posture::Hold;
+                }
+                Action::OpenThrough(sightings) => {
+                    self.gate.open_through(sightings);
+                    opens = true;
+                    if self.guard.phase() == Phase::Quiet {
+                        self.alarmed = None;
+                    }
+                }
+                Action::Opened => self.base = self.calm,
+                Action::Said(phase, event, detail, new) => self.said(phase, event, detail, new),
+                Action::Record(record) => self.recorded(record),
+                Action::Silent(n) => lock(&self.metrics.guard).silent_refusals += n,
+            }
+        }
+        if opens && self.gate.posture() != Posture::Hold {
+            let left = self.gate.wake(WAKE_STEP.0);
+            // As many steps as there are sleepers now: those who lie down again wait for the next proof.
+            self.wakes = left.div_ceil(WAKE_STEP.0);
+            self.mitigated();
+        }
+        if self.store_by.is_none()
+            && let Some(record) = self.record.take()
+        {
+            self.job(Job::Save(record));
+        }
+    }
+
+    fn heard(&mut self, line: Line) {
+        self.line = None;
+        match line {
+            Line::Connected(Ok(control)) => {
+                self.control = Some(control);
+                self.retry = RECONNECT.0;
+                info!(upstream = self.params.settings.address, "control connection up");
+                self.tell(Event::Up);
+            }
+            Line::Connected(Err(why)) => {
+                debug!(upstream = self.params.settings.address, "control connection: {why}");
+                let pause = self.retry;
+                self.retry = (pause * 2).min(RECONNECT.1);
+                self.connect(pause);
+                self.tell(Event::Down(why.to_string()));
+            }
+            Line::Answered(control, Ok((sightings, answer))) => {
+                self.control = Some(control);
+                self.tell(Event::Answered { sightings, answer });
+            }
+            Line::Answered(control, Err(why)) => {
+                drop(control);
+                self.connect(RECONNECT.0);
+                self.tell(Event::Down(why.to_string()));
+            }
+        }
+    }
+
+    fn connect(&mut self, pause: Duration) {
+        let endpoint = self.params.endpoint.clone();
+        self.line = Some(Box::pin(async move {
+            sleep(pause).await;
+            Line::Connected(Control::connect(&endpoint).await)
+        }));
+    }
+
+    fn store(&mut self, job: Job) {
+        self.store_by = Some(Instant::now() + STORE_TIMEOUT);
+        self.job(job);
+    }
+
+    fn job(&mut self, job: Job) {
+        // The thread lives as long as this sender; if it panicked the deadline tells the guard.
+        if self.jobs.send(job).is_err() {
+            warn!("bgsafe: the store's thread is gone");
+        }
+    }
+
+    fn said(&mut self, phase: Phase, event: &str, detail: String, new: bool) {
+        let incident = self.guard.record().map(|record| record.id.clone());
+        let (upstream, id) = (&self.params.settings.address, incident.as_deref().unwrap_or("-"));
+        match (new, phase) {
+            (false, _) => debug!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}"),
+            (true, Phase::Quiet | Phase::Verifying | Phase::Rearming) => {
+                info!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}");
+            }
+            (true, _) => warn!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}"),
+        }
+        if new {
+            let at = rfc3339(clock(self.start).unix_ms);
+            let event = event.to_string();
+            self.shared.tell(PhaseChange { at, phase, event, detail, incident });
+        }
+    }
+
+    /// Writes are open: the moment the applications waited for.
+    fn mitigated(&mut self) {
+        let Some(since) = self.alarmed.filter(|_| self.gate.posture() == Posture::Forward) else { return };
+        self.alarmed = None;
+        if self.guard.phase() != Phase::Quiet || self.guard.record().is_some() {
+            let micros = since.elapsed().as_micros() as u64;
+            lock(&self.metrics.guard).mitigated(micros);
+        }
+    }
+
+    fn recorded(&mut self, mut record: Box<Incident>) {
+        self.base.fill(&Tally::read(&self.metrics), &mut record);
+        if let Some(outcome) = record.outcome {
+            self.settle_now();
+            let mut stats = lock(&self.metrics.guard);
+            stats.incident(record.variant, outcome);
+            if let Some(ms) = record.verified_after_ms {
+                stats.verified(ms * 1000);
+            }
+            drop(stats);
+            self.alarmed = None;
+            self.settling = Some((Instant::now() + SETTLE, self.base, (*record).clone()));
+        }
+        self.shared.keep((*record).clone());
+        self.record = Some(record);
+    }
+
+    /// Holds end a moment after the incident: count them to it until none is left.
+    fn settle(&mut self) {
+        let over = |by: &Instant| Instant::now() >= *by || self.gate.held().0 == 0;
+        if self.settling.as_ref().is_some_and(|(by, ..)| over(by)) {
+            self.settle_now();
+        }
+    }
+
+    fn settle_now(&mut self) {
+        if let Some((_, base, mut record)) = self.settling.take() {
+            base.fill(&Tally::read(&self.metrics), &mut record);
+            self.shared.keep(record.clone());
+            self.job(Job::Save(Box::new(record)));
+        }
+    }
+
+    fn publish(&mut self) {
+        self.shared.set_status(self.guard.status(clock(self.start), held(&self.gate)));
+        if let Some(record) = self.guard.record() {
+            let mut record = record.clone();
+            self.base.fill(&Tally::read(&self.metrics), &mut record);
+            self.shared.keep(record);
+        }
+    }
+
+    fn end(&mut self) {
+        self.settle_now();
+        if let Some(record) = self.guard.record() {
+            let mut record = Box::new(record.clone());
+            self.base.fill(&Tally::read(&self.metrics), &mut record);
+            self.job(Job::Save(record));
+        }
+        // To set it back unproved would refuse writes to everybody at the moment we leave; the next
+        // bgsafe finds the debt and pays it.
+        if let Some(payment) = self.guard.payment() {
+            warn!(
+                upstream = self.params.settings.address,
+                "leaving with the switch down: saves are not proved. The next bgsafe restores it; by hand: {payment}"
+            );
+        }
+    }
+}
+
+async fn wait_line(line: &mut Option<Pin<Box<dyn Future<Output = Line> + Send>>>) -> Line {
+    match line {
+        Some(line) => line.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn clock(start: Instant) -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { mono: start.elapsed(), unix_ms: unix.as_millis() as u64 }
+}

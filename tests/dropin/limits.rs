@@ -49,8 +49,9 @@ fn an_idle_session_costs_no_more_than_four_kib() {
     println!("{each} bytes a session");
     assert!(each <= 4096, "{each} bytes a session");
     drop(conns);
-    eventually("they are gone at the server", || server.info("connected_clients") == "2");
     assert_eq!(first.ask("GET k"), "$1\r\nv\r\n");
+    drop(first);
+    server.settled();
 }
 
 #[test]
@@ -122,18 +123,19 @@ fn the_client_after_the_last_one_allowed_gets_redis_own_words() {
 
 #[test]
 fn the_servers_own_client_limit_is_passed_on() {
-    let server = Server::start(&["--maxclients", "4"]);
+    let server = Server::start(&["--maxclients", "20"]);
     let proxy = Proxy::of(&server);
-    let mut conns: Vec<Conn> = (0..3).map(|_| Conn::tcp(proxy.address)).collect();
-    for conn in &mut conns {
-        conn.ask("PING");
-    }
-    let _last = Conn::tcp(server.address).ask("PING");
-    let _held = {
+    // The guard's own connection is one of the twenty, so it is the server who says when it is full.
+    let mut held = Vec::new();
+    loop {
         let mut conn = Conn::tcp(server.address);
-        conn.ask("PING");
-        conn
-    };
+        conn.send(b"PING\r\n");
+        conn.read();
+        if conn.seen != b"+PONG\r\n" {
+            break;
+        }
+        held.push(conn);
+    }
     let mut late = Conn::tcp(proxy.address);
     late.until_end();
     assert_eq!(String::from_utf8_lossy(&late.seen), "-ERR max number of clients reached\r\n");

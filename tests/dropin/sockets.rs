@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{Conn, PATIENCE, Proxy, Server, command, eventually, free_port};
@@ -23,7 +23,7 @@ fn a_blocked_client_that_leaves_is_not_left_blocked_at_the_server() {
         for blocking in
             ["BLPOP none 0", "XREAD BLOCK 0 STREAMS none $", "WAIT 3 0", "SUBSCRIBE ch", "MONITOR"]
         {
-            let before = server.info("connected_clients");
+            server.settled();
             let mut conn = Conn::tcp(proxy.address);
             conn.ask("PING");
             assert!(conn.send(&command(blocking)));
@@ -31,11 +31,27 @@ fn a_blocked_client_that_leaves_is_not_left_blocked_at_the_server() {
                 eventually(blocking, || server.info("blocked_clients") == "1");
             }
             leave(conn);
-            eventually(&format!("{blocking}: a client that {how} is gone"), || {
-                server.info("blocked_clients") == "0" && server.info("connected_clients") == before
-            });
+            println!("{blocking}: a client that {how} is gone");
+            server.settled();
+            assert_eq!(server.info("blocked_clients"), "0");
         }
     }
+}
+
+#[test]
+fn a_client_that_is_killed_gets_what_was_answered_and_the_end() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::of(&server);
+    let mut own = Conn::tcp(proxy.address);
+    let id = own.ask("CLIENT ID").trim_matches([':', '\r', '\n']).to_owned();
+    let from = own.seen.len();
+    own.send(&command(&format!("CLIENT KILL ID {id} SKIPME no")));
+    own.until_end();
+    assert_eq!(&own.seen[from..], b":1\r\n");
+    let mut other = Conn::tcp(proxy.address);
+    let id = other.ask("CLIENT ID").trim_matches([':', '\r', '\n']).to_owned();
+    assert_eq!(server.ask(&format!("CLIENT KILL ID {id}")), ":1\r\n");
+    other.until_end();
 }
 
 #[test]
@@ -52,7 +68,7 @@ fn a_client_may_leave_at_any_byte() {
             }
         }
     }
-    eventually("all of them are gone at the server", || server.info("connected_clients") == "1");
+    server.settled();
     assert_eq!(Conn::tcp(proxy.address).ask("GET k"), "$1\r\nv\r\n");
 }
 
@@ -127,56 +143,56 @@ fn a_server_that_dies_is_passed_on_as_a_close_and_its_return_is_noticed() {
     assert!(proxy.is_alive());
 }
 
-/// A server of our own: what it does with each connection.
-fn fake(serve: impl Fn(TcpStream, usize) + Send + 'static, conns: usize) -> (SocketAddr, JoinHandle<()>) {
+/// A server of our own. A client says `ECHO` and four digits; `serve` is given the number. Everybody else (the
+/// guard, a start-up probe) is turned away. It lives as long as the test program.
+fn fake(serve: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback has ports");
     let address = listener.local_addr().expect("bound");
-    let thread = std::thread::spawn(move || {
-        for n in 0..conns {
-            let (io, _) = listener.accept().expect("bgsafe connects");
-            io.set_nodelay(true).expect("a socket");
-            io.set_read_timeout(Some(PATIENCE)).expect("a socket");
-            serve(io, n);
+    let serve = Arc::new(serve);
+    std::thread::spawn(move || {
+        for io in listener.incoming() {
+            let Ok(mut io) = io else { return };
+            let serve = Arc::clone(&serve);
+            std::thread::spawn(move || {
+                io.set_nodelay(true).expect("a socket");
+                io.set_read_timeout(Some(PATIENCE)).expect("a socket");
+                let mut request = [0; ASK.len() + 6];
+                if io.read_exact(&mut request).is_ok() && request.starts_with(ASK) {
+                    let number = std::str::from_utf8(&request[ASK.len()..ASK.len() + 4]).expect("digits");
+                    serve(io, number.parse().expect("digits"));
+                }
+            });
         }
     });
-    (address, thread)
+    address
 }
 
-/// A proxy in front of `fake`; its start-up probe takes the first connection.
-fn in_front(address: SocketAddr) -> Proxy {
-    Proxy::start(&format!("redis://{address}"), &[])
+const ASK: &[u8] = b"*2\r\n$4\r\nECHO\r\n$4\r\n";
+
+/// What comes back for number `n` until the end.
+fn asked(proxy: &Proxy, n: usize) -> Vec<u8> {
+    let mut conn = Conn::tcp(proxy.address);
+    conn.send(&[ASK, format!("{n:04}\r\n").as_bytes()].concat());
+    conn.until_end();
+    conn.seen
 }
 
 #[test]
 fn a_server_that_closes_or_resets_at_any_byte_delivers_what_it_sent() {
     const REPLY: &[u8] = b"*3\r\n$5\r\nhello\r\n:1\r\n-ERR x\r\n-MISCONF\r\n+OK\r\n>1\r\n+push\r\n";
-    let cases = 1 + 2 * (REPLY.len() + 1);
-    let (address, thread) = fake(
-        |mut io, n| {
-            if n == 0 {
-                return;
-            }
-            let n = n - 1;
-            let mut request = [0; 14];
-            if io.read_exact(&mut request).is_err() {
-                return;
-            }
-            io.write_all(&REPLY[..n / 2]).expect("it listens");
-            if n % 2 == 1 {
-                std::thread::sleep(Duration::from_millis(3));
-                let _ = socket2::SockRef::from(&io).set_linger(Some(Duration::ZERO));
-            }
-        },
-        cases,
-    );
-    let proxy = in_front(address);
-    for n in 0..cases - 1 {
-        let mut conn = Conn::tcp(proxy.address);
-        conn.send(b"*1\r\n$4\r\nPING\r\n");
-        conn.until_end();
-        assert_eq!(conn.seen, &REPLY[..n / 2], "cut at {}, reset: {}", n / 2, n % 2 == 1);
+    let address = fake(|mut io, n| {
+        io.write_all(&REPLY[..n / 2]).expect("it listens");
+        if n % 2 == 1 {
+            // A reset overtakes what is not read yet.
+            std::thread::sleep(Duration::from_millis(5));
+            let _ = socket2::SockRef::from(&io).set_linger(Some(Duration::ZERO));
+        }
+    });
+    let proxy = Proxy::start(&format!("redis://{address}"), &[]);
+    for n in 0..2 * (REPLY.len() + 1) {
+        let got = asked(&proxy, n);
+        assert_eq!(got, &REPLY[..n / 2], "cut at {}, reset: {}", n / 2, n % 2 == 1);
     }
-    thread.join().expect("the fake server is sound");
 }
 
 #[test]
@@ -198,29 +214,17 @@ fn nonsense_and_nesting_from_a_server_pass_untouched() {
         deep,
     ];
     let served = replies.clone();
-    let (address, thread) = fake(
-        move |mut io, n| {
-            if n == 0 {
-                return;
-            }
-            let mut request = [0; 14];
-            if io.read_exact(&mut request).is_ok() {
-                for piece in served[n - 1].chunks(997) {
-                    io.write_all(piece).expect("it listens");
-                }
-            }
-        },
-        1 + replies.len(),
-    );
-    let proxy = in_front(address);
-    for reply in &replies {
-        let mut conn = Conn::tcp(proxy.address);
-        conn.send(b"*1\r\n$4\r\nPING\r\n");
-        conn.until_end();
+    let address = fake(move |mut io, n| {
+        for piece in served[n].chunks(997) {
+            io.write_all(piece).expect("it listens");
+        }
+    });
+    let proxy = Proxy::start(&format!("redis://{address}"), &[]);
+    for (n, reply) in replies.iter().enumerate() {
+        let got = asked(&proxy, n);
         let head = String::from_utf8_lossy(&reply[..reply.len().min(40)]);
-        assert!(conn.seen == *reply, "{head:?}: {} bytes of {}", conn.seen.len(), reply.len());
+        assert!(got == *reply, "{head:?}: {} bytes of {}", got.len(), reply.len());
     }
-    thread.join().expect("the fake server is sound");
 }
 
 #[test]

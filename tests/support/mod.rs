@@ -96,6 +96,13 @@ impl Server {
         line.unwrap_or_default().trim().to_owned()
     }
 
+    /// Waits until nobody but the guard of the bgsafe in front and ourselves is connected.
+    pub fn settled(&self) {
+        eventually("only the guard is connected", || {
+            self.info("connected_clients") == "2" && self.ask("CLIENT LIST").contains("name=bgsafe")
+        });
+    }
+
     /// Ends it as a power cut would.
     pub fn kill(&mut self) {
         let _ = self.process.0.kill();

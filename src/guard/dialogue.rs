@@ -8,7 +8,8 @@ use redis_protocol::resp2::types::BytesFrame as Frame;
 
 use super::evidence::{Fact, Look, Role};
 use super::saver::BgsaveReply;
-use crate::posture::{Form, Refusal, Variant};
+use crate::posture::Refusal;
+use crate::resp::error::classify;
 
 /// The switch.
 pub const KNOB: &str = "stop-writes-on-bgsave-error";
@@ -197,16 +198,6 @@ fn heard(ping: &Frame) -> Heard {
         },
         other => Heard::Other(text(other)),
     }
-}
-
-fn classify(line: &[u8]) -> Option<Refusal> {
-    line.starts_with(b"MISCONF ").then(|| Refusal {
-        variant: match memchr::memmem::find(line, b"AOF").is_some() {
-            true => Variant::Aof,
-            false => Variant::Rdb,
-        },
-        form: Form::Command,
-    })
 }
 
 fn read_role(frame: &Frame) -> Fact<Role> {

@@ -22,9 +22,10 @@ use super::debt::Debt;
 use super::dialogue::{Answer, Talk};
 use super::evidence::{Look, Role, Target};
 use super::journal::Journal;
-use super::policy::{Course, Facts, LOOK_FRESH, Settings, course};
+use super::policy::{BLIND_AFTER, Course, Facts, LOOK_FRESH, Settings, course};
 use super::record::{Incident, Phase};
 use super::saver::Saver;
+use crate::config::Policy;
 use crate::posture::{Posture, Refusal, Variant};
 
 /// The two clocks, as the shell read them.
@@ -106,6 +107,7 @@ struct Past {
     debt_failed: bool,
     told_keep: bool,
     told_stuck: bool,
+    told_role: bool,
     /// The switch read `no` and yet PING was refused: ask again, slowly.
     doubtful: bool,
     /// PONG was heard with the switch untouched: a last look tells how it ended.
@@ -120,6 +122,8 @@ pub struct Guard {
     posture: Posture,
     out: VecDeque<Action>,
     up: bool,
+    /// When the control connection was lost, or first could not be made.
+    down_since: Option<Duration>,
     /// The first look on this connection was compared with the debt.
     reconciled: bool,
     /// The question whose answer is awaited.
@@ -178,6 +182,7 @@ impl Guard {
             posture: Posture::Forward,
             out: VecDeque::new(),
             up: false,
+            down_since: None,
             reconciled: false,
             talking: None,
             storing: false,
@@ -222,6 +227,11 @@ impl Guard {
             }
             Event::Up => {
                 self.up = true;
+                self.down_since = None;
+                // What an incident wants instead is found out by the first PING.
+                if self.phase != Phase::Exposed {
+                    self.set_posture(Posture::Forward);
+                }
                 self.reconciled = false;
                 self.config_refused = false;
                 self.due = now.mono;
@@ -235,6 +245,10 @@ impl Guard {
             Event::Stored(result) => self.stored(now, result),
             Event::Timer => {}
         }
+        if self.is_blind(now) {
+            // Nobody will ever open a ticket: to withhold refusals would only delay them.
+            self.set_posture(Posture::Refuse);
+        }
         self.step(now);
     }
 
@@ -245,6 +259,10 @@ impl Guard {
 
     /// When to send [`Event::Timer`], if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Duration> {
+        if let Some(since) = self.down_since {
+            return (self.posture != Posture::Refuse && self.settings.policy != Policy::Observe)
+                .then_some(since + BLIND_AFTER);
+        }
         let idle = self.up && self.talking.is_none() && !self.storing;
         let eager = self.reconciled && self.is_open() && self.unproven();
         idle.then(|| if eager { self.due.min(self.probe_after) } else { self.due })
@@ -367,7 +385,12 @@ impl Guard {
         self.suspicious || self.sighted > self.opened
     }
 
+    fn is_blind(&self, now: Now) -> bool {
+        self.down_since.is_some_and(|since| now.mono >= since + BLIND_AFTER)
+    }
+
     fn down(&mut self, now: Now, why: String) {
+        self.down_since.get_or_insert(now.mono);
         match self.talking.take() {
             Some(Talk::Lower) => self.lower_in_doubt = true,
             Some(Talk::Restore { .. }) => self.restore_in_doubt = true,

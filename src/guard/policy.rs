@@ -39,6 +39,8 @@ pub const CHILD_POLL: (Duration, Duration, Duration) =
 pub const RETRY_FIRST: Duration = Duration::from_secs(6);
 /// And the longest.
 pub const RETRY_MOST: Duration = Duration::from_secs(60);
+/// Without a control connection for so long, refusals are delivered as they come.
+pub const BLIND_AFTER: Duration = Duration::from_secs(5);
 /// After so many failed saves a human is told what to type.
 pub const STUCK_AFTER: u32 = 3;
 /// Lines of one incident's timeline.

@@ -138,7 +138,13 @@ impl Saver {
                 self.schedule = true;
                 self.not_before = now.mono + CHILD_POLL.1;
             }
-            BgsaveReply::ForkFailed | BgsaveReply::Failed(_) => self.fail(now),
+            // Counted by the server before it forks (`rdb.c:rdbSaveBackground`): the next look must not take
+            // our own failure for another of the server's.
+            BgsaveReply::ForkFailed => {
+                self.saves = self.saves.map(|n| n + 1);
+                self.fail(now);
+            }
+            BgsaveReply::Failed(_) => self.fail(now),
             BgsaveReply::Denied(_) => self.denied = true,
         }
     }
@@ -238,6 +244,17 @@ mod tests {
             let seen = Look { run_id: Known(run.into()), ..look(6500, saving, ok, last_save) };
             assert_eq!(saver.look(at(6500), &seen) == Verdict::Proved, proved, "{seen:?}");
         }
+    }
+
+    #[test]
+    fn a_fork_that_failed_is_one_failure_though_the_server_counts_it_as_a_save() {
+        let counted = |ms, saves| Look { saves: Known(saves), ..look(ms, false, false, 900) };
+        let mut saver = Saver::default();
+        assert_eq!(saver.look(at(5000), &counted(5000, 7)), Verdict::Try(false));
+        saver.said(at(5000), &BgsaveReply::ForkFailed);
+        assert!(matches!(saver.look(at(5100), &counted(5100, 8)), Verdict::Wait(_)));
+        assert_eq!(saver.failures(), 1);
+        assert_eq!(saver.look(at(11_000), &counted(11_000, 8)), Verdict::Try(false));
     }
 
     #[test]

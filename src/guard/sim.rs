@@ -50,6 +50,8 @@ enum Hand {
     Restart,
     Cut,
     Move(&'static str),
+    Save(bool),
+    Primary(bool),
 }
 
 struct World {
@@ -293,6 +295,8 @@ impl World {
                 self.cut();
             }
             Hand::Cut => self.cut(),
+            Hand::Save(points) => self.fake.save = if points { vec![(3600, 1)] } else { Vec::new() },
+            Hand::Primary(primary) => self.fake.primary = primary,
             Hand::Move(dir) => self.fake.dir = dir.into(),
         }
     }
@@ -576,6 +580,19 @@ fn other_children_are_waited_for() {
 }
 
 #[test]
+fn a_blind_guard_delivers_refusals_and_sees_again() {
+    let mut world = World::new(1, settings());
+    world.up_at = EPOCH + 12_000;
+    let now = world.clock();
+    world.guard.handle(now, Event::Down("refused".into()));
+    world.run(11_000, &[(2000, FORK), (2010, Hand::Bgsave)]);
+    assert_eq!(world.posture, Posture::Refuse);
+    world.run(40_000, &[(11_500, WELL)]);
+    world.converged();
+    assert_eq!(outcomes(&world), [Outcome::Rearmed], "{}", world.story);
+}
+
+#[test]
 fn a_restart_voids_the_debt() {
     let world = scenario(
         settings(),
@@ -634,7 +651,7 @@ fn many_seeds_converge() {
             };
             plan.push((
                 at,
-                match rng.below(14) {
+                match rng.below(17) {
                     0 => FORK,
                     1 | 2 => DISK,
                     3 => AOF,
@@ -646,15 +663,19 @@ fn many_seeds_converge() {
                     10 => Hand::KillChild,
                     11 => [Hand::Diskless, Hand::Rewrite][rng.below(2) as usize],
                     12 => Hand::Restart,
+                    13 => Hand::Save(false),
+                    14 => Hand::Save(true),
+                    15 => Hand::Primary(rng.one_in(2)),
                     _ => Hand::Cut,
                 },
             ));
         }
-        plan.push((at + 1, WELL));
+        plan.extend([(at + 1, WELL), (at + 1, Hand::Save(true)), (at + 1, Hand::Primary(true))]);
         // An operator who said `no` for ever would hide the rest.
         plan.push((at + 70_000, Hand::SetKnob(true)));
         let exposure_time = Duration::from_secs([3600, 5][rng.below(2) as usize]);
-        let mut world = World::new(seed, Settings { exposure_time, ..settings() });
+        let policy = if rng.one_in(5) { Policy::Hold } else { Policy::Mitigate };
+        let mut world = World::new(seed, Settings { exposure_time, policy, ..settings() });
         world.tell(format!("seed {seed}: BGSAFE_SEED={seed} BGSAFE_SEEDS=1"));
         world.chaos = true;
         world.fake.save_ms = [5, 80, 2500][rng.below(3) as usize];

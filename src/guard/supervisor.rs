@@ -22,7 +22,7 @@ use super::journal::rfc3339;
 use super::policy::Settings;
 use super::record::{Incident, Phase};
 use super::store::{Job, Store, StoreError};
-use crate::config::{Address, Config};
+use crate::config::Config;
 use crate::control::{Control, ControlError, Endpoint};
 use crate::gate::Gate;
 use crate::metrics::Metrics;
@@ -51,10 +51,6 @@ pub struct Params {
 impl Params {
     /// From the merged configuration.
     pub fn new(config: &Config) -> Self {
-        let address = match &config.upstream {
-            Address::Tcp(address) => address.clone(),
-            Address::Unix(path) => format!("unix:{}", path.display()),
-        };
         let nonce = (std::process::id() & 0xffff) as u16;
         Params {
             endpoint: Endpoint {
@@ -63,7 +59,7 @@ impl Params {
                 name: format!("bgsafe:{nonce:04x}"),
             },
             settings: Settings {
-                address,
+                address: config.upstream.to_string(),
                 policy: config.policy,
                 exposure_time: config.exposure_time,
                 exposure_changes: config.exposure_changes,
@@ -336,7 +332,7 @@ impl Shell {
         self.alarmed = None;
         if self.guard.phase() != Phase::Quiet || self.guard.record().is_some() {
             let micros = since.elapsed().as_micros() as u64;
-            lock(&self.metrics.guard).mitigated(micros);
+            lock(&self.metrics.guard).mitigation.saturating_record(micros.max(1));
         }
     }
 
@@ -347,7 +343,7 @@ impl Shell {
             let mut stats = lock(&self.metrics.guard);
             stats.incident(record.variant, outcome);
             if let Some(ms) = record.verified_after_ms {
-                stats.verified(ms * 1000);
+                stats.verify.saturating_record((ms * 1000).max(1));
             }
             drop(stats);
             self.alarmed = None;

@@ -193,10 +193,11 @@ impl Guard {
 
     fn not_lowered(&mut self, now: Now, why: String) {
         self.lower_in_doubt = false;
-        self.config_refused = true;
+        // BUSY, LOADING and their like pass; what was forbidden or renamed stays so.
+        self.config_refused = ["NOPERM", "ERR", "EXECABORT"].iter().any(|code| why.starts_with(code));
         self.say(now, "switch not lowered", why);
         self.erase_debt();
-        self.due = now.mono;
+        self.due = if self.config_refused { now.mono } else { now.mono + LOOK_EVERY };
     }
 
     fn restored(&mut self, now: Now, sightings: u64, reads: &str, heard: Heard) {

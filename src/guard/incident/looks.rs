@@ -4,7 +4,7 @@
 use super::{Action, Guard, Now, Unwind};
 use crate::config::WhenExposed;
 use crate::guard::dialogue::Talk;
-use crate::guard::evidence::{Look, Target};
+use crate::guard::evidence::{Look, Role, Target};
 use crate::guard::policy::{AOF_PROBE_EVERY, CHILD_POLL, Course, LOOK_EVERY, STUCK_AFTER, course};
 use crate::guard::record::Phase;
 use crate::guard::saver::{Saver, Verdict};
@@ -160,6 +160,11 @@ impl Guard {
     fn looked_lowered(&mut self, now: Now, look: &Look) {
         if look.knob.known().is_some_and(|knob| knob != "no") {
             return self.taken_over(now, "somebody set it".into());
+        }
+        // Putting it back on a replica whose save failed would abort the process at the next write of
+        // its primary (replication panic of 7.0, server.c:processCommand); lowered it answers READONLY.
+        if look.role.is(Role::Replica) && !std::mem::replace(&mut self.past.told_role, true) {
+            self.say(now, "no longer a primary", "the switch stays down until a save is proved".into());
         }
         let verdict = self.saver.look(now, look);
         if verdict == Verdict::Proved {

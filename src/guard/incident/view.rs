@@ -1,7 +1,6 @@
 //! What the guard shows of itself. Nothing here changes anything.
 
 use super::{Guard, Now};
-use crate::config::Policy;
 use crate::guard::evidence::{Fact, Role};
 use crate::guard::journal::rfc3339;
 use crate::guard::record::{DebtView, Exposure, Finding, Held, Incident, Phase, UpstreamStatus};
@@ -81,12 +80,7 @@ impl Guard {
             run_id: word(look.map(|l| &l.run_id)),
             phase: self.phase,
             posture: self.posture.name().into(),
-            policy: match self.settings.policy {
-                Policy::Mitigate => "mitigate",
-                Policy::Hold => "hold",
-                Policy::Observe => "observe",
-            }
-            .into(),
+            policy: self.settings.policy.name().into(),
             debt: self.debt.as_ref().map(|debt| DebtView {
                 since: rfc3339(debt.since_ms),
                 owed: debt.owed.clone(),

@@ -295,20 +295,29 @@ fn refine(head: &Head<'_>) -> Kind {
     }
 }
 
-/// The name in lower case, padded: three words to compare.
+/// The name in lower case as three words to compare, its length in the last byte. Loads overlap instead
+/// of copying to a buffer: a copy of a length known only at run time stalls the loads behind it.
 #[inline]
 fn key(name: &[u8]) -> Option<Key> {
-    if name.len() > NAME_MAX {
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    let len = name.len();
+    if len >= NAME_MAX {
         return None;
     }
-    let mut bytes = [0u8; NAME_MAX];
-    bytes[..name.len()].copy_from_slice(name);
-    let mut key = [0u64; NAME_MAX / 8];
-    for (word, chunk) in key.iter_mut().zip(bytes.chunks_exact(8)) {
-        *word = u64::from_le_bytes(chunk.try_into().expect("chunks_exact(8) gives eight bytes"))
-            | 0x2020_2020_2020_2020;
+    let tail = |from: usize| if len > from { word(&name[from..]) | LOWER } else { 0 };
+    Some([tail(0), tail(8), (tail(16) & (u64::MAX >> 8)) | (len as u64) << 56])
+}
+
+/// The first eight bytes; of fewer, a value that differs for any two names of one length.
+#[inline]
+fn word(bytes: &[u8]) -> u64 {
+    let four = |at: usize| u64::from(u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")));
+    match bytes.len() {
+        8.. => u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")),
+        n @ 4..=7 => four(0) | four(n - 4) << 32,
+        n @ 1..=3 => u64::from(bytes[0]) | u64::from(bytes[n / 2]) << 8 | u64::from(bytes[n - 1]) << 16,
+        0 => 0,
     }
-    Some(key)
 }
 
 #[inline]

@@ -180,8 +180,9 @@ fn clean(server: &Server) {
 
 #[test]
 fn each_written_conversation_is_the_same_through_bgsafe() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--save", ""]);
     let proxy = Proxy::of(&server);
+    let guard = server.guard();
     for (name, steps) in SCRIPTS {
         clean(&server);
         let direct = hold(server.address, steps, 0, &mut Rng(1));
@@ -189,7 +190,7 @@ fn each_written_conversation_is_the_same_through_bgsafe() {
             clean(&server);
             let through = hold(proxy.address, steps, cut, &mut Rng(cut));
             for (n, (a, b)) in direct.iter().zip(&through).enumerate() {
-                assert_same(&format!("{name}, connection {n}, cut {cut}"), a, b);
+                assert_same(&format!("{name}, connection {n}, cut {cut}"), &guard, a, b);
             }
         }
     }

@@ -103,6 +103,15 @@ impl Server {
         });
     }
 
+    /// The address of the guard's connection, once it stands.
+    pub fn guard(&self) -> String {
+        self.settled();
+        let list = self.ask("CLIENT LIST");
+        let line = list.lines().find(|l| l.contains("name=bgsafe")).expect("it is connected");
+        let field = line.split(' ').find_map(|f| f.strip_prefix("addr="));
+        field.expect("each client has an address").to_owned()
+    }
+
     /// Ends it as a power cut would.
     pub fn kill(&mut self) {
         let _ = self.process.0.kill();

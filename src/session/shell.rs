@@ -118,7 +118,7 @@ impl Session {
             return self.finish(self.end.unwrap_or(SessionEnd::UpstreamClosed));
         }
         let carried = lay_out(scratch, &self.up.carry);
-        let read = match self.up.io.poll_read(cx, &mut scratch[carried..]) {
+        let read = match self.up.poll_read(cx, &mut scratch[carried..]) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(read) => read,
         };
@@ -170,7 +170,7 @@ impl Session {
         let n = if ripe || self.down.read_closed {
             0
         } else {
-            match self.down.io.poll_read(cx, &mut scratch[carried..]) {
+            match self.down.poll_read(cx, &mut scratch[carried..]) {
                 Poll::Pending => {
                     if carried == 0 {
                         self.core.dry();
@@ -250,7 +250,7 @@ impl Session {
         self.up.read_closed && self.down.write_closed
     }
 
-    /// Tells the guard, asks for budgets, counts.
+    /// Tells the guard, asks for budgets.
     fn after_core(&mut self) {
         if let Some(refusal) = self.core.take_sighting() {
             self.ticket = Some(self.world.gate.sight(refusal));
@@ -263,7 +263,6 @@ impl Session {
                 self.carry_ripe = true;
             }
         }
-        count(&mut self.core.tally, &self.world.stats);
     }
 
     /// What is held waits for the gate, its deadline, or its client's leaving. Ready when it moved.
@@ -295,7 +294,7 @@ impl Session {
             self.carry_ripe = true;
             return self.deliver(cx, &[]);
         }
-        if !self.down.read_closed && self.down.io.has_left(cx) {
+        if !self.down.read_closed && self.down.has_left(cx) {
             self.core.abandoned();
             self.down.carry = Vec::new();
             self.down.read_closed = true;
@@ -385,6 +384,7 @@ impl Future for Session {
         let this = &mut *self;
         let now = Instant::now();
         SCRATCH.with_borrow_mut(|scratch| this.pump(cx, scratch, now));
+        count(&mut this.core.tally, &this.world.stats);
         this.poll_idle(cx, now);
         if let Some(error) = this.core.overrun_error()
             && !this.has_finished()

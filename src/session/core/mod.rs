@@ -226,6 +226,8 @@ pub struct Core {
     sighted: Option<Refusal>,
     budget: Option<(u64, u64)>,
     born: Instant,
+    /// When the requests at hand came: reckoned once a chunk.
+    now_us: u32,
     /// Bytes of ours toward the server.
     pub up: Vec<u8>,
     /// Bytes toward the client that do not stand in the chunk at hand.
@@ -258,6 +260,7 @@ impl Core {
             sighted: None,
             budget: None,
             born: now,
+            now_us: 0,
             up: Vec::new(),
             down: Vec::new(),
             tally: Tally::default(),

@@ -17,13 +17,14 @@ impl Core {
     /// Requests from the client. `kept` bytes are to be handed in again: with more behind them, or when
     /// what the session waits for has come.
     pub fn requests(&mut self, buf: &[u8], posture: Posture, now: Instant) -> Taken {
+        self.now_us = self.micros(now);
         let all = Taken { direct: buf.len(), kept: 0 };
         if self.is_deaf() {
             return all;
         }
         let mut at = 0;
         if self.partial.is_some() {
-            match self.feed_partial(buf, now) {
+            match self.feed_partial(buf) {
                 Fed::End(end) => at = end,
                 Fed::More | Fed::Malformed => return all,
             }
@@ -61,7 +62,7 @@ impl Core {
                     if gating && kind.is_gated() {
                         return self.park(at, buf.len(), was_parked, now);
                     }
-                    self.admit(kind, &head, Bytes::Here(&buf[at..at + len]), now);
+                    self.admit(kind, &head, Bytes::Here(&buf[at..at + len]));
                     at += len;
                     if self.is_deaf() {
                         return all;
@@ -120,7 +121,7 @@ impl Core {
         Taken { direct: at, kept: 0 }
     }
 
-    fn feed_partial(&mut self, buf: &[u8], now: Instant) -> Fed {
+    fn feed_partial(&mut self, buf: &[u8]) -> Fed {
         let Some(partial) = &mut self.partial else { return Fed::End(0) };
         let fed = partial.rest.feed(buf);
         match fed {
@@ -134,7 +135,7 @@ impl Core {
             }
             Fed::End(end) => {
                 self.retain_partial(&buf[..end]);
-                self.finish_partial(now);
+                self.finish_partial();
             }
         }
         fed
@@ -168,7 +169,7 @@ impl Core {
     }
 
     /// The request that earlier chunks began is complete.
-    fn finish_partial(&mut self, now: Instant) {
+    fn finish_partial(&mut self) {
         let Some(partial) = self.partial.take() else { return };
         let len = match partial.prefix {
             Some(_) => 0,
@@ -194,7 +195,7 @@ impl Core {
         match parse(copy) {
             Parsed::Whole { head, .. } | Parsed::Part { head: Some(head), .. } => {
                 let kind = self.table.kind(&head);
-                self.admit(kind, &head, Bytes::Retained { start: partial.start, len }, now);
+                self.admit(kind, &head, Bytes::Retained { start: partial.start, len });
             }
             // An inline request too large to be kept: who knows how many replies it gets.
             Parsed::Part { head: None, .. } | Parsed::Malformed => {
@@ -207,7 +208,7 @@ impl Core {
     }
 
     /// Takes a request into the ledger and notes what it announces.
-    fn admit(&mut self, kind: Kind, head: &Head<'_>, bytes: Bytes<'_>, now: Instant) {
+    fn admit(&mut self, kind: Kind, head: &Head<'_>, bytes: Bytes<'_>) {
         self.tally.requests[kind.class() as usize] += 1;
         if self.degree != Degree::Ledgered {
             if let Bytes::Retained { start, .. } = bytes {
@@ -247,7 +248,7 @@ impl Core {
                 .with_if(kind == Kind::Script, self.script_flags(head)),
             transaction: transaction.map_or(0, |t| t.id),
             arg: 1,
-            sent_us: self.micros(now),
+            sent_us: self.now_us,
             len: len as u32,
             start,
         };

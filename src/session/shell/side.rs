@@ -3,7 +3,9 @@
 //! Refuses to know the other side. Invariant: bytes leave in the order in which they were sent.
 
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use crate::proxy::stream::Stream;
 
@@ -21,11 +23,72 @@ pub(super) struct Side {
     pub read_closed: bool,
     /// Shut down, or broken.
     pub write_closed: bool,
+    alarm: Option<(Arc<Alarm>, Waker)>,
+    /// The reactor has our alarm: until it rings there is nothing to read.
+    armed: bool,
+}
+
+/// Tells which of a session's two sockets woke its task. To poll the other one too would cost a lock in
+/// the reactor at each wake-up, half of all polls at one request at a time.
+#[derive(Debug)]
+struct Alarm {
+    rang: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rang.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
 }
 
 impl Side {
     pub fn new(io: Stream) -> Self {
-        Side { io, out: Vec::new(), sent: 0, carry: Vec::new(), read_closed: false, write_closed: false }
+        Side {
+            io,
+            out: Vec::new(),
+            sent: 0,
+            carry: Vec::new(),
+            read_closed: false,
+            write_closed: false,
+            alarm: None,
+            armed: false,
+        }
+    }
+
+    /// Reads into `buf`, unless nothing has happened here since the last time nothing was there.
+    #[inline]
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let (alarm, waker) = match &self.alarm {
+            Some(alarm) if alarm.0.task.will_wake(cx.waker()) => alarm,
+            _ => {
+                self.armed = false;
+                let alarm = Arc::new(Alarm { rang: AtomicBool::new(false), task: cx.waker().clone() });
+                let waker = Waker::from(Arc::clone(&alarm));
+                self.alarm.insert((alarm, waker))
+            }
+        };
+        if self.armed && !alarm.rang.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        // Cleared before the look, so that what happens during it rings again.
+        alarm.rang.store(false, Ordering::Release);
+        let polled = self.io.poll_read(&mut Context::from_waker(waker), buf);
+        self.armed = polled.is_pending();
+        polled
+    }
+
+    /// Has the peer closed its side, or broken off? Asks to be woken if nothing at all is there.
+    pub fn has_left(&mut self, cx: &mut Context<'_>) -> bool {
+        match &self.alarm {
+            Some((_, waker)) => self.io.has_left(&mut Context::from_waker(waker)),
+            None => self.io.has_left(cx),
+        }
     }
 
     /// Sends `bytes` behind what waits, without a copy if they go at once.

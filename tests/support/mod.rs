@@ -130,9 +130,18 @@ pub struct Proxy {
 impl Proxy {
     /// In front of a redis:// or unix:// address, with further arguments.
     pub fn start(upstream: &str, args: &[&str]) -> Proxy {
+        Proxy::spawn(&[], upstream, args)
+    }
+
+    /// In front of a server, started by `wrapper`, which is given the program and its arguments.
+    pub fn start_under(wrapper: &[&str], server: &Server) -> Proxy {
+        Proxy::spawn(wrapper, &format!("redis://{}", server.address), &[])
+    }
+
+    fn spawn(wrapper: &[&str], upstream: &str, args: &[&str]) -> Proxy {
         let dir = tempfile::tempdir().expect("a scratch directory");
         let address = ([127, 0, 0, 1], free_port()).into();
-        let mut command = bgsafe(dir.path());
+        let mut command = bgsafe(wrapper, dir.path());
         command.args(["run", "--listen", &format!("{address}"), "--upstream", upstream]);
         command.args(["--admin", "off", "--log-level", "warn", "--state-dir"]).arg(dir.path().join("state"));
         let log = File::create(dir.path().join("log")).expect("a log");
@@ -174,9 +183,11 @@ impl Proxy {
     }
 }
 
-/// The program, with nothing of our surroundings.
-pub fn bgsafe(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bgsafe"));
+/// The program, behind a wrapper if there is one, with nothing of our surroundings.
+pub fn bgsafe(wrapper: &[&str], dir: &Path) -> Command {
+    let mut words = wrapper.iter().chain([&env!("CARGO_BIN_EXE_bgsafe")]);
+    let mut command = Command::new(words.next().expect("one at least"));
+    command.args(words);
     for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("BGSAFE_")) {
         command.env_remove(name);
     }

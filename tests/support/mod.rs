@@ -11,7 +11,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use bgsafe::testing::find::{self, Program};
 
 /// Nothing here takes longer unless something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,6 +44,12 @@ impl Drop for Owned {
     }
 }
 
+/// The server that demo and other tests use too.
+fn program() -> &'static Program {
+    static FOUND: OnceLock<Program> = OnceLock::new();
+    FOUND.get_or_init(|| find::for_tests().unwrap_or_else(|why| panic!("{why}")))
+}
+
 /// A redis-server in a scratch directory.
 #[derive(Debug)]
 pub struct Server {
@@ -58,11 +67,14 @@ impl Server {
     /// The same on this port.
     pub fn start_at(port: u16, args: &[&str]) -> Server {
         let dir = tempfile::tempdir().expect("a scratch directory");
-        let program = std::env::var_os("BGSAFE_REDIS").unwrap_or_else(|| "redis-server".into());
+        let program = program();
+        let debug: &[&str] = if program.at_least(7, 0) { &["--enable-debug-command", "yes"] } else { &[] };
         let log = File::create(dir.path().join("log")).expect("a log");
-        let child = Command::new(&program)
+        let child = program
+            .command()
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "3600", "1"])
-            .args(["--enable-debug-command", "yes", "--unixsocket", "sock", "--dir"])
+            .args(debug)
+            .args(["--unixsocket", "sock", "--dir"])
             .arg(dir.path())
             .args(args)
             .current_dir(dir.path())
@@ -70,9 +82,7 @@ impl Server {
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
             .spawn()
-            .unwrap_or_else(|e| {
-                panic!("{}: {e}; apt-get install redis-server, or set BGSAFE_REDIS", program.display())
-            });
+            .unwrap_or_else(|e| panic!("{}: {e}", program.path.display()));
         let server = Server { process: Owned(child), address: ([127, 0, 0, 1], port).into(), dir };
         eventually("the server answers", || TcpStream::connect(server.address).is_ok());
         server.ask("PING");

@@ -126,7 +126,7 @@ const READS: &str = "bitcount bitfield_ro bitpos dbsize dump eval_ro evalsha_ro 
     geopos georadius_ro georadiusbymember_ro geosearch get getbit getrange hexists hexpiretime hget hgetall hkeys hlen hmget \
     hpexpiretime hpttl hrandfield hscan hstrlen httl hvals keys lcs lindex llen lolwut lpos lrange mget object pexpiretime \
     pfcount pttl randomkey scan scard sdiff sinter sintercard sismember smembers smismember sort_ro srandmember sscan strlen \
-    substr sunion touch ttl type xinfo xlen xpending xrange xread xrevrange zcard zcount zdiff zinter zintercard zlexcount \
+    substr sunion touch ttl type xinfo xlen xpending xrange xrevrange zcard zcount zdiff zinter zintercard zlexcount \
     zmscore zrandmember zrange zrangebylex zrangebyscore zrank zrevrange zrevrangebylex zrevrangebyscore zrevrank zscan zscore \
     zunion";
 
@@ -142,7 +142,8 @@ const WRITES: &str = "append bitfield bitop blmove blmpop blpop brpop brpoplpush
 
 /// Neither, and nothing that later requests depend on.
 const EFFECTS: &str = "acl bgrewriteaof bgsave client cluster command config debug echo failover function info lastsave latency \
-    memory module publish pubsub replconf replicaof role save script shutdown slaveof slowlog spublish time wait waitaof";
+    memory module publish pubsub replconf replicaof role save script shutdown slaveof slowlog spublish time wait waitaof \
+    xread";
 
 /// Names with rules of their own.
 const SPECIALS: [(&str, Kind); 26] = [
@@ -175,11 +176,15 @@ const SPECIALS: [(&str, Kind); 26] = [
 ];
 
 /// What a word after the name makes of a command.
-const REFINED: [(&str, &str, Kind); 6] = [
+const REFINED: [(&str, &str, Kind); 9] = [
     ("function", "load", Kind::Write),
     ("function", "delete", Kind::Write),
     ("function", "flush", Kind::Write),
     ("function", "restore", Kind::Write),
+    // It may block: asked again, it would wait for entries that it has given already.
+    ("xread", "block", Kind::Unknown),
+    ("xread", "count", Kind::Unknown),
+    ("xread", "streams", Kind::Read),
     ("client", "caching", Kind::State),
     ("client", "reply", Kind::ReplyOff),
 ];
@@ -344,6 +349,8 @@ mod tests {
             (["PING", "", ""], Kind::Ping),
             (["FUNCTION", "LOAD", "x"], Kind::Write),
             (["FUNCTION", "LIST", ""], Kind::Effect),
+            (["XREAD", "STREAMS", "s"], Kind::Read),
+            (["xread", "BLOCK", "0"], Kind::Unknown),
             (["CLIENT", "reply", "OFF"], Kind::ReplyOff),
             (["client", "REPLY", "on"], Kind::Effect),
             (["CLIENT", "SETNAME", "x"], Kind::Effect),

@@ -172,12 +172,15 @@ fn inline(buf: &[u8]) -> Parsed<'_> {
 /// The first word of an inline request and what follows it, as `sds.c:sdssplitargs` cuts. Escapes stay
 /// as they are: no command's name needs one.
 fn inline_word(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let start = line.iter().position(|b| !b.is_ascii_whitespace() && *b != 0)?;
+    // C's isspace() knows the vertical tab, and to C the line ends at its first NUL.
+    let start = line.iter().position(|b| !b.is_ascii_whitespace() && *b != 0x0b)?;
     let line = &line[start..];
     let quote = match line[0] {
+        0 => return None,
         q @ (b'"' | b'\'') => q,
         _ => {
-            let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+            let ends = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0);
+            let end = line.iter().position(ends).unwrap_or(line.len());
             return Some((&line[..end], &line[end..]));
         }
     };

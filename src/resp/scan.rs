@@ -52,8 +52,9 @@ pub enum Step {
 
 /// Numbers are at most 20 digits and a sign; this leaves room for `+` and leading zeros.
 const HEAD_MAX: usize = 32;
-/// Nested error lines that a chunk cuts are carried this far: enough to tell RDB from AOF.
-const CARRY_MAX: usize = 96;
+/// Nested error lines that a chunk cuts are carried this far: enough for the longest way in which a
+/// script words a refusal (M §2.2 L3), and to tell RDB from AOF.
+const CARRY_MAX: usize = 192;
 /// More owed values than this is a server gone mad, not a reply.
 const OWED_MAX: u64 = 1 << 48;
 /// Longest word of a push that we tell apart (`punsubscribe`).
@@ -72,7 +73,7 @@ enum Word {
     Done,
 }
 
-/// See the module's page. One per upstream connection, about 170 bytes.
+/// See the module's page. One per upstream connection, about 270 bytes.
 #[derive(Debug)]
 pub struct Scan {
     /// Values still owed to the top-level value; 0 between replies.
@@ -303,7 +304,12 @@ impl Scan {
                     self.word_state = Word::Body;
                 }
                 match number {
-                    -1 => Head::Done,
+                    -1 => {
+                        if self.word_state == Word::Body {
+                            self.word_state = Word::Done;
+                        }
+                        Head::Done
+                    }
                     0.. => {
                         self.skip = number as u64 + 2;
                         Head::Open
@@ -339,7 +345,8 @@ impl Scan {
                 _ => Head::Malformed,
             };
         }
-        match (number as u64).checked_mul(each).map(|n| self.owed + n - is) {
+        let more = (number as u64).checked_mul(each).and_then(|n| n.checked_add(self.owed - is));
+        match more {
             Some(owed) if owed <= OWED_MAX => {
                 self.owed = owed;
                 Head::Open

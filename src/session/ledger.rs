@@ -47,6 +47,10 @@ impl Flags {
     pub const SWALLOW: Flags = Flags(16);
     /// Not sent again: its reply is known and waits for its turn.
     pub const CANNED: Flags = Flags(32);
+    /// A script of which the operator says that it does nothing before its first write.
+    pub const SCRIPT_VOUCHED: Flags = Flags(64);
+    /// From its turn on replies are not paired with requests any more.
+    pub const LAST: Flags = Flags(128);
 
     /// Has all marks of `other`.
     #[inline]
@@ -68,9 +72,14 @@ impl Flags {
 }
 
 impl Slot {
+    /// A slot that stands for no request of the client.
+    pub fn marker(flags: Flags) -> Slot {
+        Slot { kind: Kind::Unknown, flags, transaction: 0, arg: 1, sent_us: 0, len: 0, start: 0 }
+    }
+
     /// Its reply needs more than to be passed on.
     fn is_special(&self) -> bool {
-        self.flags.0 & (Flags::SWALLOW.0 | Flags::CANNED.0) != 0
+        self.flags.0 & (Flags::SWALLOW.0 | Flags::CANNED.0 | Flags::LAST.0) != 0
     }
 }
 
@@ -117,11 +126,11 @@ impl Ledger {
         Some(slot)
     }
 
-    /// A popped slot's answer stands: its bytes are not needed any more. Those of a transaction are
-    /// needed until its end is answered.
+    /// A popped slot's answer stands: its bytes, and all before them, are not needed any more. Those of a
+    /// transaction are needed until its end is answered.
     #[inline]
     pub fn release(&mut self, slot: &Slot) {
-        if slot.len > 0 && (slot.transaction == 0 || matches!(slot.kind, Kind::Exec | Kind::Discard)) {
+        if slot.transaction == 0 || matches!(slot.kind, Kind::Exec | Kind::Discard) {
             self.retained.release(slot.start + u64::from(slot.len));
         }
     }
@@ -140,6 +149,13 @@ impl Ledger {
         }
         let slot = self.pop()?;
         Some((slot, self.canned.pop_front()?))
+    }
+
+    /// Marks the slots that are `which`. Not for marks that make a slot special.
+    pub fn mark(&mut self, flags: Flags, which: impl Fn(&Slot) -> bool) {
+        for slot in self.slots.iter_mut().filter(|slot| which(slot)) {
+            slot.flags = slot.flags.with(flags);
+        }
     }
 
     /// Nothing awaits a reply.

@@ -54,15 +54,25 @@ fn rule(slot: &Slot, outcome: Outcome) -> Rule {
     if slot.flags.has(Flags::CANNED) {
         return Rule::Keep;
     }
-    let safe_script = slot.flags.has(Flags::SCRIPT_SAFE);
+    // A script can word a refusal itself after it ran: one that comes back is not believed again.
+    let trusted = |flags| slot.flags.has(flags) && !slot.flags.has(Flags::REPLAYED);
     match (slot.kind, outcome) {
         // The gate is passed before the command's procedure is entered (server.c:processCommand).
         (Kind::Write | Kind::Ping | Kind::Read, Outcome::Refused(Refusal { form: Form::Command, .. })) => {
             Rule::Resend
         }
-        (Kind::Script, Outcome::Refused(Refusal { form: Form::Command, .. })) if safe_script => Rule::Resend,
+        (Kind::Script, Outcome::Refused(Refusal { form: Form::Command, .. }))
+            if trusted(Flags::SCRIPT_SAFE) =>
+        {
+            Rule::Resend
+        }
         // From inside a script: an RDB refusal comes before its first write, so no key has changed; an AOF
         // status may flip between two writes of one script on 6.2 (M §3 X2).
+        (Kind::Script, Outcome::Refused(Refusal { variant: Variant::Rdb, .. }))
+            if trusted(Flags::SCRIPT_VOUCHED) =>
+        {
+            Rule::Resend
+        }
         (Kind::Script, Outcome::Refused(Refusal { variant: Variant::Rdb, .. })) => Rule::Keep,
         (Kind::Read | Kind::Ping, Outcome::Answered) => Rule::Again,
         (Kind::Read, Outcome::Failed) => Rule::Again,
@@ -130,7 +140,9 @@ fn block(entries: &[Entry], first: usize, id: u32) -> (Rule, usize) {
         end -= 1;
     }
     let members = || entries[first..end].iter().filter_map(|e| e.slot.map(|slot| (slot, e.outcome)));
-    if members().any(|(slot, _)| slot.flags.has(Flags::SEALED) || slot.len == 0) {
+    // A MULTI that failed began nothing: what follows it ran, or will, command by command.
+    let began = |slot: &Slot, outcome| slot.kind != Kind::Multi || outcome == Outcome::Answered;
+    if members().any(|(slot, o)| slot.flags.has(Flags::SEALED) || slot.len == 0 || !began(&slot, o)) {
         return (Rule::Barrier, end);
     }
     let refused = members().any(|(_, outcome)| matches!(outcome, Outcome::Refused(_)));

@@ -109,6 +109,10 @@ impl Session {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return self.finish(SessionEnd::DownstreamError),
         }
+        if !self.core.down.is_empty() {
+            // A request, or a budget, ended a hold: what was kept back comes before what is read next.
+            return self.deliver(cx, &[]);
+        }
         if self.up.read_closed {
             // All that was answered is delivered.
             return self.finish(self.end.unwrap_or(SessionEnd::UpstreamClosed));
@@ -158,11 +162,10 @@ impl Session {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return self.upstream_write_failed(),
         }
-        let ripe = std::mem::take(&mut self.carry_ripe) && !self.down.carry.is_empty();
-        // What is parked stands in the carry: when the gate opens it goes, though nothing new is read.
-        if !ripe && !self.core.reads_downstream() {
+        if !self.core.reads_downstream() {
             return Poll::Pending;
         }
+        let ripe = std::mem::take(&mut self.carry_ripe) && !self.down.carry.is_empty();
         let carried = lay_out(scratch, &self.down.carry);
         let n = if ripe || self.down.read_closed {
             0
@@ -190,6 +193,8 @@ impl Session {
             let posture = if self.down.read_closed { Posture::Forward } else { self.world.gate.posture() };
             let taken = self.core.requests(buf, posture, now);
             keep(&mut self.down.carry, &buf[buf.len() - taken.kept..]);
+            // Kept for a hold, not for want of bytes: to be looked at as soon as the hold is over.
+            self.carry_ripe = taken.kept > 0 && !self.core.reads_downstream();
             return self.forward(cx, &buf[..taken.direct]);
         }
         if self.down.read_closed && !self.up.write_closed {

@@ -34,8 +34,8 @@ pub struct Transaction {
     pub sealed: bool,
     /// SELECT is among the queued.
     pub selects: bool,
-    /// SUBSCRIBE or the like is among the queued: EXEC's reply will not be countable.
-    pub subscribes: bool,
+    /// SUBSCRIBE or HELLO is among the queued: EXEC's reply will not be countable.
+    pub uncountable: bool,
 }
 
 impl Default for State {
@@ -108,9 +108,11 @@ impl State {
         }
     }
 
-    /// RESET was answered: back to the beginning (`networking.c:resetCommand`).
+    /// RESET was answered: back to the beginning (`networking.c:resetCommand`). What requests say is ahead of
+    /// it already.
     pub fn reset(&mut self) {
-        *self = State { subscribing: self.subscribing, transaction: self.transaction, ..State::default() };
+        let State { subscribing, transaction, watching, .. } = *self;
+        *self = State { subscribing, transaction, watching, ..State::default() };
     }
 }
 

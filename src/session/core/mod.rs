@@ -25,7 +25,7 @@ use crate::posture::{Form, Refusal};
 use crate::resp::request::Rest;
 use crate::resp::scan::Scan;
 
-use super::ledger::Ledger;
+use super::ledger::{Flags, Ledger, Slot};
 use super::replay::Entry;
 use super::state::State;
 
@@ -192,6 +192,8 @@ struct Held {
 #[derive(Clone, Copy, Debug)]
 struct Parked {
     deadline: Instant,
+    /// Its wait is over: it goes as soon as it is handed in again.
+    ripe: bool,
 }
 
 /// See the module's page.
@@ -200,6 +202,8 @@ pub struct Core {
     rules: Arc<Rules>,
     table: Arc<Table>,
     degree: Degree,
+    /// What the session becomes when the slot marked [`Flags::LAST`] has its turn.
+    turning: Option<(Degree, Degraded)>,
     state: State,
     scan: Scan,
     ledger: Ledger,
@@ -237,6 +241,7 @@ impl Core {
             rules,
             table,
             degree: Degree::Ledgered,
+            turning: None,
             state: State::default(),
             scan: Scan::new(),
             ledger: Ledger::default(),
@@ -280,7 +285,7 @@ impl Core {
     pub fn reads_downstream(&self) -> bool {
         match self.hold {
             _ if self.overrun => false,
-            Hold::None => self.parked.is_none(),
+            Hold::None => self.waiting_parked().is_none(),
             // What is half sent must be sent, or its reply never comes.
             Hold::Draining(_) => self.partial.is_some(),
             Hold::Waiting(_) => false,
@@ -289,7 +294,7 @@ impl Core {
 
     /// Something waits for the gate: a refused command (`refused`) or only a parked one.
     pub fn holds(&self) -> Option<Holding> {
-        match (&self.hold, self.parked) {
+        match (&self.hold, self.waiting_parked()) {
             (Hold::Waiting(_), _) => Some(Holding::Refused),
             (Hold::Draining(_), _) => Some(Holding::Draining),
             (Hold::None, Some(_)) => Some(Holding::Parked),
@@ -303,7 +308,7 @@ impl Core {
             Hold::None => None,
             Hold::Draining(held) | Hold::Waiting(held) => Some(held.deadline),
         };
-        [held, self.parked.map(|p| p.deadline)].into_iter().flatten().min()
+        [held, self.waiting_parked().map(|p| p.deadline)].into_iter().flatten().min()
     }
 
     /// Is every request answered and nothing kept back? Then the session may be closed.
@@ -326,16 +331,33 @@ impl Core {
     /// The client's socket has nothing more to give now: what was passed as it is, is through.
     pub fn dry(&mut self) {
         self.passing = false;
+        self.ledger.shrink();
+    }
+
+    fn waiting_parked(&self) -> Option<Parked> {
+        self.parked.filter(|parked| !parked.ripe)
     }
 
     fn micros(&self, now: Instant) -> u32 {
         now.saturating_duration_since(self.born).as_micros() as u32
     }
 
+    /// Loses count when all that was sent before is answered: until then each reply has its request.
+    fn turn(&mut self, degree: Degree, why: Degraded) {
+        if self.degree != Degree::Ledgered {
+            return self.degrade(degree, why);
+        }
+        let why = self.turning.map_or(why, |(_, first)| first);
+        self.turning = Some((degree, why));
+        self.ledger.push(Slot::marker(Flags::LAST));
+        self.settle();
+    }
+
     /// Loses count: from here on the session is read along at the most.
     fn degrade(&mut self, degree: Degree, why: Degraded) {
         self.flush_held();
         self.degree = degree;
+        self.turning = None;
         self.tally.degraded.get_or_insert(why);
         for reply in self.ledger.clear() {
             self.down.extend_from_slice(&reply);

@@ -164,7 +164,11 @@ impl Core {
                     Dest::Withheld(slot) => self.withhold(slot, outcome, reply),
                 }
             }
-            self.settle_canned();
+            self.settle();
+            if self.degree == Degree::Opaque {
+                self.down.extend_from_slice(&pending[start..]);
+                return;
+            }
         }
         self.pending = pending;
         self.pending.drain(..start);
@@ -195,13 +199,22 @@ impl Core {
         }
     }
 
-    /// Replies that are known already and whose turn has come.
-    fn settle_canned(&mut self) {
+    /// Slots whose turn has come and that no reply will answer: replies that are known already, and what
+    /// ends the count.
+    pub(super) fn settle(&mut self) {
         while self.ledger.has_special() {
+            if self.ledger.front().is_some_and(|slot| slot.flags.has(Flags::LAST))
+                && let Some((degree, why)) = self.turning.take()
+            {
+                return self.degrade(degree, why);
+            }
             let Some((slot, reply)) = self.ledger.pop_canned() else { return };
             match self.hold {
                 Hold::Draining(_) => self.withhold(Some(slot), Outcome::Answered, &reply),
-                Hold::Waiting(_) | Hold::None => self.down.extend_from_slice(&reply),
+                Hold::Waiting(_) | Hold::None => {
+                    self.ledger.release(&slot);
+                    self.down.extend_from_slice(&reply);
+                }
             }
         }
     }
@@ -283,7 +296,7 @@ impl Core {
     fn confirm(&mut self, slot: &Slot, outcome: Outcome, now_us: u32) {
         self.note_latency(slot, now_us);
         match slot.kind {
-            Kind::Read | Kind::Write | Kind::Ping | Kind::Effect | Kind::Script | Kind::Multi => {}
+            Kind::Read | Kind::Write | Kind::Ping | Kind::Effect | Kind::Script => {}
             _ => self.confirm_state(slot, outcome),
         }
     }
@@ -303,17 +316,29 @@ impl Core {
                 self.state.reset();
                 self.scan.read_words(self.state.reads_words());
             }
+            // It began nothing, or was nested. Either way its transaction is not what requests say.
+            Kind::Multi if !answered => self.distrust(slot.transaction),
             Kind::Exec if answered => {
                 let effects = ExecEffects::from(slot.arg);
                 if slot.transaction != 0 && effects.selects {
                     self.state.db = None;
                 }
-                if slot.transaction != 0 && effects.subscribes {
+                if slot.transaction != 0 && effects.uncountable {
                     self.degrade(Degree::Watched, Degraded::Unpaired);
                 }
             }
             _ => {}
         }
+    }
+
+    /// MULTI failed: nothing that seems to belong to this transaction may be sent again.
+    fn distrust(&mut self, id: u32) {
+        self.ledger.mark(Flags::SEALED, |slot| slot.transaction == id);
+        if let Some(open) = self.state.transaction.as_mut().filter(|open| open.id == id) {
+            open.sealed = true;
+        }
+        self.state.watching = true;
+        self.state.db = None;
     }
 
     #[inline]

@@ -18,7 +18,7 @@ impl Core {
     /// what the session waits for has come.
     pub fn requests(&mut self, buf: &[u8], posture: Posture, now: Instant) -> Taken {
         let all = Taken { direct: buf.len(), kept: 0 };
-        if self.degree == Degree::Opaque {
+        if self.is_deaf() {
             return all;
         }
         let mut at = 0;
@@ -27,9 +27,11 @@ impl Core {
                 Fed::End(end) => at = end,
                 Fed::More | Fed::Malformed => return all,
             }
-            if self.degree == Degree::Opaque {
+            if self.is_deaf() {
                 return all;
             }
+            // It was what a hold waited for, if it needs no reply itself.
+            self.judge_if_drained();
         }
         if !matches!(self.hold, Hold::None) {
             return Taken { direct: at, kept: buf.len() - at };
@@ -61,7 +63,7 @@ impl Core {
                     }
                     self.admit(kind, &head, Bytes::Here(&buf[at..at + len]), now);
                     at += len;
-                    if self.degree == Degree::Opaque {
+                    if self.is_deaf() {
                         return all;
                     }
                 }
@@ -85,12 +87,17 @@ impl Core {
                     return all;
                 }
                 Parsed::Malformed => {
-                    self.degrade(Degree::Opaque, Degraded::MalformedRequest);
+                    self.turn(Degree::Opaque, Degraded::MalformedRequest);
                     return all;
                 }
             }
         }
         all
+    }
+
+    /// No request is looked at any more.
+    fn is_deaf(&self) -> bool {
+        self.degree == Degree::Opaque || matches!(self.turning, Some((Degree::Opaque, _)))
     }
 
     /// Keeps a gated request and all behind it from the server.
@@ -99,7 +106,8 @@ impl Core {
             self.tally.held += 1;
             self.budget = Some((1, (len - at) as u64));
         }
-        self.parked = was.or(Some(Parked { deadline: now + self.rules.hold_time }));
+        let deadline = was.map_or(now + self.rules.hold_time, |was| was.deadline);
+        self.parked = Some(Parked { deadline, ripe: false });
         Taken { direct: at, kept: len - at }
     }
 
@@ -107,7 +115,8 @@ impl Core {
     /// sent is answered it is told so and closed, as `networking.c:processMultibulkBuffer` would.
     fn overrun(&mut self, at: usize) -> Taken {
         self.overrun = true;
-        self.partial = None;
+        self.drop_partial();
+        self.judge_if_drained();
         Taken { direct: at, kept: 0 }
     }
 
@@ -119,7 +128,10 @@ impl Core {
                 self.overrun(0);
             }
             Fed::More => self.retain_partial(buf),
-            Fed::Malformed => self.degrade(Degree::Opaque, Degraded::MalformedRequest),
+            Fed::Malformed => {
+                self.drop_partial();
+                self.turn(Degree::Opaque, Degraded::MalformedRequest);
+            }
             Fed::End(end) => {
                 self.retain_partial(&buf[..end]);
                 self.finish_partial(now);
@@ -148,6 +160,13 @@ impl Core {
         retained.truncate(partial.start);
     }
 
+    /// The request that earlier chunks began will never be one.
+    fn drop_partial(&mut self) {
+        if let Some(partial) = self.partial.take() {
+            self.ledger.retained.truncate(partial.start);
+        }
+    }
+
     /// The request that earlier chunks began is complete.
     fn finish_partial(&mut self, now: Instant) {
         let Some(partial) = self.partial.take() else { return };
@@ -156,23 +175,31 @@ impl Core {
             None => (self.ledger.retained.end() - partial.start) as usize,
         };
         // The head is read from a copy: what is retained may be let go while the request is taken in.
-        let mut copy = [0; HEAD_BYTES_MAX];
+        let mut head = [0; HEAD_BYTES_MAX];
+        let line;
         let source = match &partial.prefix {
             Some(prefix) => prefix,
-            None => self.ledger.retained.slice(partial.start, len.min(HEAD_BYTES_MAX)),
+            None => self.ledger.retained.slice(partial.start, len),
         };
-        let seen = source.len();
-        copy[..seen].copy_from_slice(source);
+        let copy = if source.first() == Some(&b'*') {
+            let seen = source.len().min(HEAD_BYTES_MAX);
+            head[..seen].copy_from_slice(&source[..seen]);
+            &head[..seen]
+        } else {
+            // An inline request says how many words it has only at its end.
+            line = source.to_vec();
+            &line[..]
+        };
         let passing = std::mem::replace(&mut self.passing, partial.as_is);
-        match parse(&copy[..seen]) {
+        match parse(copy) {
             Parsed::Whole { head, .. } | Parsed::Part { head: Some(head), .. } => {
                 let kind = self.table.kind(&head);
                 self.admit(kind, &head, Bytes::Retained { start: partial.start, len }, now);
             }
-            // An inline line longer than the head we kept: no command we know.
+            // An inline request too large to be kept: who knows how many replies it gets.
             Parsed::Part { head: None, .. } | Parsed::Malformed => {
-                let head = Head { argc: 1, words: [&[]; 3] };
-                self.admit(Kind::Unknown, &head, Bytes::Retained { start: partial.start, len }, now);
+                self.ledger.retained.truncate(partial.start);
+                self.turn(Degree::Watched, Degraded::Unpaired);
             }
             Parsed::Empty { .. } => self.ledger.retained.truncate(partial.start),
         }
@@ -191,15 +218,25 @@ impl Core {
             }
             return;
         }
-        match kind {
-            Kind::Monitor => return self.degrade(Degree::Watched, Degraded::Monitor),
-            Kind::ReplyOff => return self.degrade(Degree::Watched, Degraded::ReplyMode),
-            Kind::Replicate => return self.degrade(Degree::Opaque, Degraded::Replication),
-            _ => {}
+        let turn = match kind {
+            Kind::Monitor => Some((Degree::Watched, Degraded::Monitor)),
+            Kind::ReplyOff => Some((Degree::Watched, Degraded::ReplyMode)),
+            Kind::Replicate => Some((Degree::Opaque, Degraded::Replication)),
+            _ => None,
+        };
+        if let Some((degree, why)) = turn {
+            if let Bytes::Retained { start, .. } = bytes {
+                self.ledger.retained.truncate(start);
+            }
+            return self.turn(degree, why);
         }
         let starts = kind == Kind::Multi && self.state.transaction.is_none();
         let wants_bytes = self.rules.intercept
-            && (kind.is_gated() || starts || self.state.transaction.is_some() || self.ledger.has_gated());
+            && (kind.is_gated()
+                || starts
+                || self.state.transaction.is_some()
+                || self.ledger.has_gated()
+                || !matches!(self.hold, Hold::None));
         let (start, len) = self.retain(bytes, wants_bytes);
         let transaction = self.transaction(kind, starts, start, len);
         let mut slot = Slot {
@@ -207,7 +244,7 @@ impl Core {
             flags: Flags::default()
                 .with_if(self.passing, Flags::AS_IS)
                 .with_if(transaction.is_some_and(|t| t.sealed), Flags::SEALED)
-                .with_if(kind == Kind::Script && self.script_is_safe(head), Flags::SCRIPT_SAFE),
+                .with_if(kind == Kind::Script, self.script_flags(head)),
             transaction: transaction.map_or(0, |t| t.id),
             arg: 1,
             sent_us: self.micros(now),
@@ -217,7 +254,7 @@ impl Core {
         match (kind, transaction) {
             // EXEC's slot carries what its reply will change.
             (Kind::Exec, Some(t)) => {
-                slot.arg = ExecEffects { selects: t.selects, subscribes: t.subscribes }.into()
+                slot.arg = ExecEffects { selects: t.selects, uncountable: t.uncountable }.into()
             }
             (Kind::Multi | Kind::Discard, _) | (_, None) => slot.arg = self.announce(kind, head),
             (_, Some(_)) => {}
@@ -230,14 +267,19 @@ impl Core {
         if starts {
             self.transactions = self.transactions.wrapping_add(1).max(1);
             let sealed = self.state.watching || len == 0;
-            self.state.transaction =
-                Some(Transaction { id: self.transactions, start, sealed, selects: false, subscribes: false });
+            self.state.transaction = Some(Transaction {
+                id: self.transactions,
+                start,
+                sealed,
+                selects: false,
+                uncountable: false,
+            });
             return self.state.transaction;
         }
         let open = self.state.transaction.as_mut()?;
-        open.sealed |= len == 0;
         open.selects |= matches!(kind, Kind::Select | Kind::Reset);
-        open.subscribes |= matches!(kind, Kind::Subscribe(_) | Kind::Unsubscribe(_));
+        open.uncountable |= matches!(kind, Kind::Subscribe(_) | Kind::Unsubscribe(_) | Kind::Hello);
+        open.sealed |= len == 0 || open.uncountable;
         let now = *open;
         match kind {
             Kind::Exec | Kind::Discard => {
@@ -258,7 +300,8 @@ impl Core {
     fn announce(&mut self, kind: Kind, head: &Head<'_>) -> u32 {
         match kind {
             Kind::Watch => self.state.watching = true,
-            Kind::Unwatch | Kind::Reset | Kind::Exec | Kind::Discard => self.state.watching = false,
+            // EXEC and DISCARD without MULTI are errors and leave the watches alone.
+            Kind::Unwatch | Kind::Reset => self.state.watching = false,
             Kind::Select | Kind::Hello => return number(head.words[1]).unwrap_or(u32::MAX),
             Kind::Subscribe(_) | Kind::Unsubscribe(_) => {
                 self.state.subscribing += 1;
@@ -275,15 +318,16 @@ impl Core {
         1
     }
 
-    fn script_is_safe(&self, head: &Head<'_>) -> bool {
+    fn script_flags(&self, head: &Head<'_>) -> Flags {
         match self.rules.scripts {
-            ScriptReplay::All => true,
-            ScriptReplay::None => false,
+            ScriptReplay::All => Flags::SCRIPT_SAFE.with(Flags::SCRIPT_VOUCHED),
+            ScriptReplay::None => Flags::default(),
             // `eval.c:evalExtractShebangFlags`; a function always has flags (`function_lua.c`).
             ScriptReplay::Declared => {
                 let name = head.name();
-                name.eq_ignore_ascii_case(b"fcall")
-                    || name.eq_ignore_ascii_case(b"eval") && head.words[1].starts_with(b"#!")
+                let declared = name.eq_ignore_ascii_case(b"fcall")
+                    || name.eq_ignore_ascii_case(b"eval") && head.words[1].starts_with(b"#!");
+                Flags::default().with_if(declared, Flags::SCRIPT_SAFE)
             }
         }
     }
@@ -317,19 +361,19 @@ impl Core {
 pub(super) struct ExecEffects {
     /// A SELECT ran: the database is not known any more.
     pub selects: bool,
-    /// A SUBSCRIBE ran: replies cannot be counted any more.
-    pub subscribes: bool,
+    /// A SUBSCRIBE or HELLO ran: replies cannot be counted any more.
+    pub uncountable: bool,
 }
 
 impl From<ExecEffects> for u32 {
     fn from(effects: ExecEffects) -> u32 {
-        u32::from(effects.selects) | u32::from(effects.subscribes) << 1
+        u32::from(effects.selects) | u32::from(effects.uncountable) << 1
     }
 }
 
 impl From<u32> for ExecEffects {
     fn from(arg: u32) -> Self {
-        ExecEffects { selects: arg & 1 != 0, subscribes: arg & 2 != 0 }
+        ExecEffects { selects: arg & 1 != 0, uncountable: arg & 2 != 0 }
     }
 }
 

@@ -46,11 +46,16 @@ impl Core {
     }
 
     /// Writes are open, as proved later than the last refusal: sends what waits again. What is parked
-    /// goes by [`Core::requests`].
+    /// goes when it is handed to [`Core::requests`] again.
     pub fn opened(&mut self, now: Instant) {
         match std::mem::replace(&mut self.hold, Hold::None) {
             Hold::Waiting(held) => self.resend(*held, now),
-            other => self.hold = other,
+            other => {
+                self.hold = other;
+                if let Some(parked) = &mut self.parked {
+                    parked.ripe = true;
+                }
+            }
         }
     }
 
@@ -61,6 +66,9 @@ impl Core {
         self.tally.held += end.uncounted;
         self.tally.timed_out += end.counted + end.uncounted + u64::from(self.parked.take().is_some());
         self.passing = true;
+        if let Some(partial) = &mut self.partial {
+            partial.as_is = true;
+        }
     }
 
     /// The budget of all sessions is spent: nothing more is held here.
@@ -73,24 +81,33 @@ impl Core {
         self.passing = true;
     }
 
-    /// The client has left: what was held for it is dropped.
+    /// The client has left: what was held for it is dropped, and nothing is held any more.
     pub fn abandoned(&mut self) {
         let refused = match std::mem::replace(&mut self.hold, Hold::None) {
             Hold::Waiting(held) => held.refused,
             Hold::Draining(_) | Hold::None => 0,
         };
         self.tally.abandoned += refused + u64::from(self.parked.take().is_some());
+        self.ledger.mark(Flags::AS_IS, |_| true);
+        self.release_all();
     }
 
     /// The server has left: the client gets all that was answered, as it was answered.
     pub fn upstream_closed(&mut self) {
         self.flush_held();
         self.tally.abandoned += u64::from(self.parked.take().is_some());
+        if self.ledger.front().is_some_and(|slot| slot.flags.has(Flags::SWALLOW)) {
+            self.pending.clear();
+        }
         self.down.append(&mut self.pending);
+        // Known replies behind one that will never come are not delivered in its place.
+        drop(self.ledger.clear());
+        self.partial = None;
+        self.turning = None;
         self.degree = Degree::Opaque;
     }
 
-    /// Delivers what is kept back, as it was answered.
+    /// Delivers what is kept back, as it was answered; so will be what is still in flight.
     pub(super) fn give_up(&mut self) -> GivenUp {
         let (held, counted) = match std::mem::replace(&mut self.hold, Hold::None) {
             Hold::None => return GivenUp { counted: 0, uncounted: 0 },
@@ -98,6 +115,7 @@ impl Core {
             Hold::Draining(held) => (held, false),
         };
         self.deliver(&held.entries, &held.bytes);
+        self.ledger.mark(Flags::AS_IS, |_| true);
         self.release_all();
         if counted {
             return GivenUp { counted: held.refused, uncounted: 0 };
@@ -134,15 +152,7 @@ impl Core {
     /// Sends the suffix again: behind it the session is where the client believes it to be.
     fn resend(&mut self, held: Held, now: Instant) {
         let sent_us = self.micros(now);
-        let ours = |kind, arg| Slot {
-            kind,
-            flags: Flags::default().with(Flags::SWALLOW),
-            transaction: 0,
-            arg,
-            sent_us,
-            len: 0,
-            start: 0,
-        };
+        let ours = |kind, arg| Slot { kind, arg, sent_us, ..Slot::marker(Flags::SWALLOW) };
         if self.state.transaction.is_some() {
             // A refused command has spoilt it (`multi.c:flagTransaction`), or it began too early.
             encode::command(&mut self.up, &[b"DISCARD"]);

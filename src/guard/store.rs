@@ -25,7 +25,7 @@ pub const INCIDENTS_MOST: usize = 200;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It cannot be made, read or written.
-    #[error("bgsafe: state directory {path}: {source} (give a writable one: --state-dir DIR)")]
+    #[error("the state directory cannot be used: {path}: {source}; give a writable one with --state-dir")]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Another bgsafe holds the debt page of this upstream.
-    #[error("bgsafe: {0} is in use by another bgsafe (stop it, or give this one its own --state-dir)")]
+    #[error("{0} is in use by another bgsafe; stop it, or give this one its own --state-dir")]
     Busy(PathBuf),
 }
 

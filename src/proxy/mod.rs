@@ -29,6 +29,7 @@ use listener::Listener;
 use worker::{Shared, Worker};
 
 pub mod commands;
+pub mod descriptors;
 pub mod listener;
 pub mod stream;
 pub mod upstream;
@@ -66,7 +67,7 @@ pub enum RunError {
         error: io::Error,
     },
     /// The state directory.
-    #[error("bgsafe cannot use its state directory: {0}; choose another --state-dir")]
+    #[error(transparent)]
     State(#[from] StoreError),
     /// Threads, reactors, signal handlers.
     #[error("bgsafe cannot start: {0}; look at ulimit -u and ulimit -n")]
@@ -83,6 +84,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
 }
 
 async fn serve(config: Config) -> Result<(), RunError> {
+    descriptors::make_room(config.max_clients);
     let mut listeners = Vec::new();
     for address in &config.listen {
         let bound = Listener::bind(address).await;

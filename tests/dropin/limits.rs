@@ -174,6 +174,11 @@ fn what_is_started_wrongly_ends_at_once_with_a_line_that_says_so() {
             1,
             &["cannot listen on", "/nonexistent/dir/sock"],
         ),
+        (
+            &["--listen", &free, "--admin", "off", "--state-dir", "/dev/null/state"],
+            1,
+            &["state directory", "/dev/null/state", "--state-dir"],
+        ),
         (&["--no-such-flag"], 2, &["--no-such-flag"]),
         (&["--upstream", "http://x"], 2, &["http"]),
         (&["--hold-time", "soon"], 2, &["hold-time"]),
@@ -181,14 +186,27 @@ fn what_is_started_wrongly_ends_at_once_with_a_line_that_says_so() {
         (&["--config", "/nonexistent/bgsafe.toml"], 2, &["/nonexistent/bgsafe.toml"]),
     ];
     for (args, code, words) in cases {
-        let mut command = bgsafe(dir.path());
+        let mut command = bgsafe(&[], dir.path());
         let state = dir.path().join("state");
-        command.arg("run").arg("--state-dir").arg(state).args(*args);
+        command.arg("run").args(*args);
+        if !args.contains(&"--state-dir") {
+            command.arg("--state-dir").arg(state);
+        }
         let out = command.output().expect("bgsafe was built");
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert_eq!(out.status.code(), Some(*code), "{args:?}: {said}");
         for word in *words {
             assert!(said.contains(word), "{args:?}: {word:?} is not in {said:?}");
         }
+    }
+}
+
+#[test]
+fn a_low_soft_limit_of_open_files_is_raised_as_redis_raises_its_own() {
+    let server = Server::start(&["--save", ""]);
+    let proxy = Proxy::start_under(&["sh", "-c", "ulimit -S -n 100; exec \"$0\" \"$@\""], &server);
+    let mut conns: Vec<Conn> = (0..200).map(|_| Conn::tcp(proxy.address)).collect();
+    for conn in &mut conns {
+        assert_eq!(conn.ask("PING"), "+PONG\r\n");
     }
 }

@@ -7,7 +7,7 @@
 //! | `sockets` | closes, resets, unix sockets, blocked clients, replicas, servers that die or talk nonsense |
 //! | `limits` | memory with huge values and many sessions, slow readers, client limits, start-up errors |
 //!
-//! Bounded in count and time; needs a redis-server (on PATH, or named by `BGSAFE_REDIS`).
+//! Bounded in count and time; needs a redis-server, as `testing::find` finds it.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -11,7 +11,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use bgsafe::testing::find::{self, Program};
 
 /// Nothing here takes longer unless something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,6 +44,12 @@ impl Drop for Owned {
     }
 }
 
+/// The server that demo and other tests use too.
+fn program() -> &'static Program {
+    static FOUND: OnceLock<Program> = OnceLock::new();
+    FOUND.get_or_init(|| find::for_tests().unwrap_or_else(|why| panic!("{why}")))
+}
+
 /// A redis-server in a scratch directory.
 #[derive(Debug)]
 pub struct Server {
@@ -58,11 +67,14 @@ impl Server {
     /// The same on this port.
     pub fn start_at(port: u16, args: &[&str]) -> Server {
         let dir = tempfile::tempdir().expect("a scratch directory");
-        let program = std::env::var_os("BGSAFE_REDIS").unwrap_or_else(|| "redis-server".into());
+        let program = program();
+        let debug: &[&str] = if program.at_least(7, 0) { &["--enable-debug-command", "yes"] } else { &[] };
         let log = File::create(dir.path().join("log")).expect("a log");
-        let child = Command::new(&program)
+        let child = program
+            .command()
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "3600", "1"])
-            .args(["--enable-debug-command", "yes", "--unixsocket", "sock", "--dir"])
+            .args(debug)
+            .args(["--unixsocket", "sock", "--dir"])
             .arg(dir.path())
             .args(args)
             .current_dir(dir.path())
@@ -70,9 +82,7 @@ impl Server {
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
             .spawn()
-            .unwrap_or_else(|e| {
-                panic!("{}: {e}; apt-get install redis-server, or set BGSAFE_REDIS", program.display())
-            });
+            .unwrap_or_else(|e| panic!("{}: {e}", program.path.display()));
         let server = Server { process: Owned(child), address: ([127, 0, 0, 1], port).into(), dir };
         eventually("the server answers", || TcpStream::connect(server.address).is_ok());
         server.ask("PING");
@@ -130,9 +140,18 @@ pub struct Proxy {
 impl Proxy {
     /// In front of a redis:// or unix:// address, with further arguments.
     pub fn start(upstream: &str, args: &[&str]) -> Proxy {
+        Proxy::spawn(&[], upstream, args)
+    }
+
+    /// In front of a server, started by `wrapper`, which is given the program and its arguments.
+    pub fn start_under(wrapper: &[&str], server: &Server) -> Proxy {
+        Proxy::spawn(wrapper, &format!("redis://{}", server.address), &[])
+    }
+
+    fn spawn(wrapper: &[&str], upstream: &str, args: &[&str]) -> Proxy {
         let dir = tempfile::tempdir().expect("a scratch directory");
         let address = ([127, 0, 0, 1], free_port()).into();
-        let mut command = bgsafe(dir.path());
+        let mut command = bgsafe(wrapper, dir.path());
         command.args(["run", "--listen", &format!("{address}"), "--upstream", upstream]);
         command.args(["--admin", "off", "--log-level", "warn", "--state-dir"]).arg(dir.path().join("state"));
         let log = File::create(dir.path().join("log")).expect("a log");
@@ -174,9 +193,11 @@ impl Proxy {
     }
 }
 
-/// The program, with nothing of our surroundings.
-pub fn bgsafe(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bgsafe"));
+/// The program, behind a wrapper if there is one, with nothing of our surroundings.
+pub fn bgsafe(wrapper: &[&str], dir: &Path) -> Command {
+    let mut words = wrapper.iter().chain([&env!("CARGO_BIN_EXE_bgsafe")]);
+    let mut command = Command::new(words.next().expect("one at least"));
+    command.args(words);
     for (name, _) in std::env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("BGSAFE_")) {
         command.env_remove(name);
     }

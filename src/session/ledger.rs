@@ -255,6 +255,7 @@ impl Retained {
         if from <= self.base {
             return;
         }
+        debug_assert!(from <= self.end(), "only what was retained is released");
         self.dead += (from - self.base) as usize;
         self.base = from;
         if self.dead == self.bytes.len() {

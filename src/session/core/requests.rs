@@ -145,7 +145,9 @@ impl Core {
         let rules = &self.rules;
         let retained = &mut self.ledger.retained;
         let Some(partial) = &mut self.partial else { return };
-        if partial.prefix.is_some() {
+        if let Some(prefix) = &mut partial.prefix {
+            let room = HEAD_BYTES_MAX - prefix.len();
+            prefix.extend_from_slice(&piece[..piece.len().min(room)]);
             return;
         }
         let len = (retained.end() - partial.start) as usize + piece.len();
@@ -156,7 +158,7 @@ impl Core {
         let had = (retained.end() - partial.start) as usize;
         let mut prefix = retained.slice(partial.start, had.min(HEAD_BYTES_MAX)).to_vec();
         prefix.extend_from_slice(&piece[..piece.len().min(HEAD_BYTES_MAX - prefix.len())]);
-        partial.prefix = Some(prefix.into());
+        partial.prefix = Some(prefix);
         retained.truncate(partial.start);
     }
 

@@ -34,6 +34,12 @@ impl Core {
         held.db = db_at(&held, verdict.from);
         self.deliver(&held.entries[..verdict.from], &held.bytes);
         held.entries.drain(..verdict.from);
+        if let Some(first) = held.entries.iter().find_map(|e| e.slot)
+            && (first.transaction == 0 || first.kind == Kind::Multi)
+        {
+            // What was delivered is not needed; a transaction that began earlier begins the retained bytes.
+            self.ledger.retained.release(first.start);
+        }
         // Pushes are nobody's replies: they need not wait.
         let (pushes, entries): (Vec<_>, Vec<_>) = held.entries.iter().partition(|e| e.slot.is_none());
         self.deliver(&pushes, &held.bytes);
@@ -102,6 +108,7 @@ impl Core {
         self.down.append(&mut self.pending);
         // Known replies behind one that will never come are not delivered in its place.
         drop(self.ledger.clear());
+        self.state.transaction = None;
         self.partial = None;
         self.turning = None;
         self.degree = Degree::Opaque;
@@ -192,6 +199,7 @@ impl Core {
                 unreachable!("only whole requests are retained");
             };
             let kind = self.table.kind(&head);
+            debug_assert!(kind == Kind::Multi || at > self.ledger.retained.start(), "it begins with MULTI");
             self.up.extend_from_slice(&rest[..len]);
             self.ledger.push(Slot {
                 kind,

@@ -452,6 +452,19 @@ conversations! {
         > EXEC
         < A
         = A";
+    a_transaction_refused_twice_does_not_bring_back_what_was_delivered_before_it: "
+        > EVAL x 0 ; SET b 1 ; MULTI ; GET a ; INCR c
+        < S +OK +OK Q M
+        = S +OK
+        ^ EVAL x 0 ; SET b 1 ; MULTI ; GET a ; INCR c
+        ! open
+        ^ DISCARD ; MULTI ; GET a ; INCR c
+        < +OK +OK Q M
+        = +OK Q
+        ! open
+        ^ DISCARD ; MULTI ; GET a ; INCR c
+        < +OK +OK Q Q
+        = Q";
     a_transaction_under_watch_gets_its_abort: "
         > WATCH k ; MULTI ; SET a 1 ; EXEC
         < +OK +OK M A

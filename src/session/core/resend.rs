@@ -138,8 +138,12 @@ impl Core {
 
     fn deliver(&mut self, entries: &[Entry], bytes: &[u8]) {
         for entry in entries {
-            if !entry.slot.is_some_and(|slot| slot.flags.has(Flags::SWALLOW)) {
-                self.down.extend_from_slice(&bytes[entry.bytes.0..entry.bytes.1]);
+            if entry.slot.is_some_and(|slot| slot.flags.has(Flags::SWALLOW)) {
+                continue;
+            }
+            self.down.extend_from_slice(&bytes[entry.bytes.0..entry.bytes.1]);
+            if let (Some(slot), Outcome::Refused(_)) = (entry.slot, entry.outcome) {
+                self.seal(slot.transaction);
             }
         }
     }

@@ -465,6 +465,21 @@ conversations! {
         ^ DISCARD ; MULTI ; GET a ; INCR c
         < +OK +OK Q Q
         = Q";
+    a_transaction_whose_client_was_told_of_a_refusal_stays_aborted: "
+        > MULTI ; SET a 1
+        < +OK M
+        ! time
+        = +OK M
+        ! dry
+        > SET b 1 ; SET c 1
+        < Q M
+        = Q M
+        ^ MULTI ; SET a 1 ; SET b 1 ; SET c 1
+        ! open
+        > EXEC
+        < A
+        = A
+        ^ EXEC";
     a_transaction_under_watch_gets_its_abort: "
         > WATCH k ; MULTI ; SET a 1 ; EXEC
         < +OK +OK M A

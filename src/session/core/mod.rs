@@ -380,6 +380,9 @@ impl Core {
         for reply in self.ledger.clear() {
             self.down.extend_from_slice(&reply);
         }
+        if let Some(partial) = &mut self.partial {
+            partial.start = self.ledger.retained.end();
+        }
         if degree == Degree::Opaque {
             self.partial = None;
             self.down.append(&mut self.pending);

@@ -227,6 +227,8 @@ fn selects(entry: &Entry) -> bool {
 /// The database before the entry at `from`.
 fn db_at(held: &Held, from: usize) -> Option<u32> {
     held.entries[..from].iter().fold(held.db, |db, entry| match entry.slot {
+        // Known from an earlier hold: a SELECT that is kept is one that failed.
+        Some(slot) if slot.flags.has(Flags::CANNED) => db,
         Some(slot)
             if slot.kind == Kind::Select && slot.transaction == 0 && entry.outcome == Outcome::Answered =>
         {

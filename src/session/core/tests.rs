@@ -363,6 +363,18 @@ conversations! {
         ^ SET c 1
         < +OK
         = +OK";
+    a_select_that_failed_is_not_rewound_to: "
+        > SET a 1 ; SELECT 99 ; INCR b ; SET c 1 ; SELECT 1
+        < M -ERR_range M M +OK
+        ^ SET a 1 ; SELECT 99 ; INCR b ; SET c 1 ; SELECT 1
+        ! open
+        ^ SELECT 0 ; SET a 1 ; INCR b ; SET c 1 ; SELECT 1
+        < +OK M :1 M +OK
+        = M -ERR_range :1
+        ! open
+        ^ SELECT 0 ; SET c 1 ; SELECT 1
+        < +OK +OK +OK
+        = +OK +OK";
     a_select_that_failed_keeps_its_place: "
         > SET a 1 ; SELECT 99 ; SET b 1
         < M -ERR_range M

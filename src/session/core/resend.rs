@@ -235,6 +235,8 @@ fn db_at(held: &Held, from: usize) -> Option<u32> {
             Some(slot.arg)
         }
         Some(slot) if slot.kind == Kind::Reset => Some(0),
+        // What seemed to be queued ran at once: see `Core::distrust`.
+        Some(slot) if slot.kind == Kind::Multi && entry.outcome != Outcome::Answered => None,
         Some(slot) if slot.kind == Kind::Exec && slot.transaction != 0 && slot.arg & 1 != 0 => None,
         _ => db,
     })

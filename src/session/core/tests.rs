@@ -363,6 +363,10 @@ conversations! {
         ^ SET c 1
         < +OK
         = +OK";
+    a_select_behind_a_multi_that_failed_leaves_no_database_to_rewind_to: "
+        > SET a 1 ; MULTI ; SELECT 2 ; SET b 1 ; DISCARD ; SET c 1 ; SELECT 0
+        < M -NOPERM +OK +OK -ERR M +OK
+        = M -NOPERM +OK +OK -ERR M +OK";
     a_select_that_failed_is_not_rewound_to: "
         > SET a 1 ; SELECT 99 ; INCR b ; SET c 1 ; SELECT 1
         < M -ERR_range M M +OK

@@ -4,11 +4,11 @@
 //!
 //! | layer | rooms | may import |
 //! |---|---|---|
-//! | L4 surface | [`cli`], [`config`], [`demo`], `main.rs` | everything below |
+//! | L4 surface | [`cli`], [`demo`], `main.rs` | everything below |
 //! | L3 shells | [`proxy`], [`session::shell`], [`guard::supervisor`], [`admin`] | L2, L1, L0 |
 //! | L2 ports | [`gate`], [`metrics`], [`control`] | L1, L0 |
 //! | L1 cores | [`session`] (core, ledger, state), [`guard`] (incident, record, debt) | L0 |
-//! | L0 words | [`resp`], [`command`], [`posture`] | nothing of ours |
+//! | L0 words | [`resp`], [`command`], [`posture`], [`config`] | nothing of ours |
 //!
 //! L0 and L1 are pure: bytes, events and `now` go in; bytes and actions come out. The data path
 //! (`session`) and the guard meet only in [`gate`]: sightings go up, a posture comes down.

@@ -246,6 +246,9 @@ impl Retained {
     /// Forgets what lies at `from` and behind.
     pub fn truncate(&mut self, from: u64) {
         self.bytes.truncate(self.dead + (from - self.base) as usize);
+        if self.is_empty() {
+            self.empty();
+        }
     }
 
     /// Forgets what lies before `from`. Moves bytes only when at least half of them are dead, so each
@@ -258,15 +261,21 @@ impl Retained {
         debug_assert!(from <= self.end(), "only what was retained is released");
         self.dead += (from - self.base) as usize;
         self.base = from;
-        if self.dead == self.bytes.len() {
-            self.dead = 0;
-            self.bytes.clear();
-            if self.bytes.capacity() > BYTES_KEPT {
-                self.bytes = Vec::new();
-            }
+        if self.is_empty() {
+            self.empty();
         } else if self.dead > 4096 && self.dead > self.bytes.len() / 2 {
             self.bytes.drain(..self.dead);
             self.dead = 0;
+        }
+    }
+
+    /// Nothing is retained: gives back all but a small buffer.
+    #[inline]
+    fn empty(&mut self) {
+        self.dead = 0;
+        self.bytes.clear();
+        if self.bytes.capacity() > BYTES_KEPT {
+            self.bytes = Vec::new();
         }
     }
 }
@@ -301,6 +310,22 @@ mod tests {
             ledger.release(&slot);
         }
         assert!(ledger.retained.is_empty() && !ledger.has_gated());
+    }
+
+    #[test]
+    fn a_large_request_that_is_let_go_leaves_no_memory_behind() {
+        let mut retained = Retained::default();
+        retained.push(b"small");
+        let start = retained.end();
+        retained.push(&vec![0; 1 << 20]);
+        retained.truncate(start);
+        retained.release(start);
+        assert!(retained.is_empty() && retained.bytes.capacity() <= BYTES_KEPT);
+        let start = retained.end();
+        retained.push(&vec![0; 1 << 20]);
+        retained.truncate(start);
+        assert_eq!((retained.start(), retained.end()), (start, start));
+        assert!(retained.bytes.capacity() <= BYTES_KEPT);
     }
 
     #[test]

@@ -9,27 +9,31 @@
 //! besides what its core retains under budget.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
 use crate::gate::{Gate, Place, Ticket};
-use crate::metrics::{HoldEnd, SessionEnd, WorkerStats};
+use crate::metrics::{SessionEnd, WorkerStats};
 use crate::posture::Posture;
 use crate::proxy::stream::Stream;
 use crate::resp::encode;
 
-use super::core::{Core, Holding, Tally};
+use super::core::{Core, Holding};
 
-/// What one read may bring. Larger costs cache, smaller costs system calls.
-const CHUNK: usize = 64 * 1024;
+use count::count;
+use side::{CHUNK, Side, keep, lay_out};
+
+pub use drain::Drain;
+
+mod count;
+mod drain;
+mod side;
+
 /// Rounds in one poll before other sessions of the worker get their turn.
 const ROUNDS_MAX: usize = 16;
 /// How often a held session looks whether its client is still there, when the socket cannot tell.
@@ -40,57 +44,6 @@ const SAMPLE: u32 = 16;
 thread_local! {
     /// Where this worker reads into. Lent to one session for one poll.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
-}
-
-/// One direction's writer: a socket and the bytes that it did not take at once.
-#[derive(Debug)]
-struct Side {
-    io: Stream,
-    out: Vec<u8>,
-    sent: usize,
-    /// Bytes read from here that the core wants again, with more behind them.
-    carry: Vec<u8>,
-    read_closed: bool,
-    /// Shut down, or broken.
-    write_closed: bool,
-}
-
-impl Side {
-    fn new(io: Stream) -> Self {
-        Side { io, out: Vec::new(), sent: 0, carry: Vec::new(), read_closed: false, write_closed: false }
-    }
-
-    /// Sends `bytes` behind what waits, without a copy if they go at once.
-    fn send(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> io::Result<()> {
-        if self.write_closed {
-            return Ok(());
-        }
-        if self.out.is_empty() {
-            while !bytes.is_empty() {
-                match self.io.poll_write(cx, bytes)? {
-                    Poll::Ready(n) => bytes = &bytes[n..],
-                    Poll::Pending => break,
-                }
-            }
-        }
-        self.out.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    /// Sends on what waits. Ready when nothing waits.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.out.len() {
-            if self.write_closed {
-                break;
-            }
-            self.sent += ready!(self.io.poll_write(cx, &self.out[self.sent..]))?;
-        }
-        if !self.out.is_empty() {
-            self.out = Vec::new();
-            self.sent = 0;
-        }
-        Poll::Ready(Ok(()))
-    }
 }
 
 /// What a session needs from its worker.
@@ -474,109 +427,5 @@ impl Drop for Session {
         if let Some(place) = self.drain_place {
             self.drain.leave(place);
         }
-    }
-}
-
-/// Tells sessions to end as soon as nothing is owed to either side. A flag to look at and wakers to call
-/// once, because a future that each session polls beside its sockets would cost at every wake-up.
-#[derive(Debug, Default)]
-pub struct Drain {
-    on: AtomicBool,
-    wakers: Mutex<(u64, HashMap<u64, Waker>)>,
-}
-
-impl Drain {
-    /// From now on.
-    pub fn begin(&self) {
-        self.on.store(true, Ordering::Release);
-        for (_, waker) in self.lock().1.drain() {
-            waker.wake();
-        }
-    }
-
-    /// Has it begun?
-    pub fn is_on(&self) -> bool {
-        self.on.load(Ordering::Acquire)
-    }
-
-    fn enter(&self, waker: &Waker) -> u64 {
-        let mut wakers = self.lock();
-        wakers.0 += 1;
-        let place = wakers.0;
-        wakers.1.insert(place, waker.clone());
-        place
-    }
-
-    fn leave(&self, place: u64) {
-        self.lock().1.remove(&place);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, (u64, HashMap<u64, Waker>)> {
-        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Puts what was carried at the front of the scratch buffer, with room for a chunk behind it.
-#[inline]
-fn lay_out(scratch: &mut Vec<u8>, carry: &[u8]) -> usize {
-    if !carry.is_empty() {
-        if scratch.len() < carry.len() + CHUNK {
-            scratch.resize(carry.len() + CHUNK, 0);
-        }
-        scratch[..carry.len()].copy_from_slice(carry);
-    }
-    carry.len()
-}
-
-#[inline]
-fn keep(carry: &mut Vec<u8>, kept: &[u8]) {
-    if kept.is_empty() {
-        if !carry.is_empty() {
-            *carry = Vec::new();
-        }
-    } else {
-        carry.clear();
-        carry.extend_from_slice(kept);
-    }
-}
-
-/// Adds what happened in the core to the worker's counters.
-#[inline]
-fn count(tally: &mut Tally, stats: &WorkerStats) {
-    for (n, count) in tally.requests.iter_mut().zip(&stats.requests) {
-        if *n > 0 {
-            count.add(u64::from(std::mem::take(n)));
-        }
-    }
-    if !tally.runs.is_empty() {
-        stats.latency(|latency| {
-            for run in tally.runs.drain(..) {
-                latency.request[run.class as usize]
-                    .saturating_record_n(u64::from(run.micros.max(1)), run.n.into());
-            }
-        });
-    }
-    if tally.has_incident() {
-        count_incident(tally, stats);
-    }
-}
-
-#[cold]
-fn count_incident(tally: &mut Tally, stats: &WorkerStats) {
-    for (n, count) in tally.refusals.iter_mut().zip(&stats.refusals) {
-        count.add(u64::from(std::mem::take(n)));
-    }
-    stats.held.add(std::mem::take(&mut tally.held));
-    for (n, end) in [
-        (&mut tally.released, HoldEnd::Released),
-        (&mut tally.timed_out, HoldEnd::TimedOut),
-        (&mut tally.abandoned, HoldEnd::Abandoned),
-        (&mut tally.over_budget, HoldEnd::OverBudget),
-    ] {
-        stats.holds[end as usize].add(std::mem::take(n));
-    }
-    stats.replays.add(std::mem::take(&mut tally.replays));
-    if let Some(why) = tally.degraded.take() {
-        stats.degraded[why as usize].add(1);
     }
 }

@@ -329,7 +329,7 @@ impl Core {
     /// A request was longer than allowed, and all before it is answered: the session ends with this error.
     pub fn overrun_error(&self) -> Option<&'static str> {
         (self.overrun && self.ledger.is_empty() && self.holds().is_none())
-            .then_some("ERR Protocol error: invalid bulk length (longer than bgsafe's max-request-bytes)")
+            .then_some("ERR Protocol error: invalid bulk length")
     }
 
     /// May a silent client be closed? Not one that is owed something, listens, or is a replica or monitor

@@ -32,8 +32,10 @@ pub struct KindScore {
     pub doubled: u64,
     /// Places where a later token stands before an earlier one of the same writer.
     pub reordered: u64,
-    /// The longest time a writer went without a success that it was trying for.
+    /// The longest time a writer of small values went without a success that it was trying for.
     pub longest_pause: Duration,
+    /// The same for a writer of 1 MB values, whose transfer alone takes long on a paced loopback.
+    pub longest_transfer: Duration,
     /// Microseconds from request to reply; blocking pops left out.
     pub latency: Histogram<u64>,
 }
@@ -50,6 +52,7 @@ impl Default for KindScore {
             doubled: 0,
             reordered: 0,
             longest_pause: Duration::ZERO,
+            longest_transfer: Duration::ZERO,
             latency: Histogram::new(3).expect("three digits are a valid precision"),
         }
     }
@@ -81,6 +84,7 @@ impl KindScore {
         self.doubled += other.doubled;
         self.reordered += other.reordered;
         self.longest_pause = self.longest_pause.max(other.longest_pause);
+        self.longest_transfer = self.longest_transfer.max(other.longest_transfer);
         self.latency.add(&other.latency).expect("all histograms resize themselves");
     }
 }
@@ -173,6 +177,10 @@ struct Truth {
 }
 
 fn told(journal: &Journal, truth: &Truth) -> KindScore {
+    let (small, big) = match journal.kind {
+        Kind::Big => (Duration::ZERO, journal.longest_pause),
+        _ => (journal.longest_pause, Duration::ZERO),
+    };
     KindScore {
         sent: journal.fates.len() as u64,
         acknowledged: journal.fates.iter().filter(|&&fate| fate == Fate::Acked).count() as u64,
@@ -182,7 +190,8 @@ fn told(journal: &Journal, truth: &Truth) -> KindScore {
         lost: truth.lost,
         doubled: truth.doubled,
         reordered: truth.reordered,
-        longest_pause: journal.longest_pause,
+        longest_pause: small,
+        longest_transfer: big,
         latency: journal.latency.clone(),
     }
 }
@@ -278,7 +287,7 @@ fn stream(server: &mut Direct, key: &str) -> io::Result<Vec<Option<usize>>> {
 /// The score of one or two runs, side by side, as a person reads it.
 pub fn table(columns: &[(&str, &KindScore)]) -> String {
     type Row = (&'static str, fn(&KindScore) -> String);
-    let rows: [Row; 9] = [
+    let rows: [Row; 10] = [
         ("sent", |score| score.sent.to_string()),
         ("acknowledged", |score| score.acknowledged.to_string()),
         ("errors", |score| score.errors().to_string()),
@@ -286,6 +295,7 @@ pub fn table(columns: &[(&str, &KindScore)]) -> String {
         ("doubled", |score| score.doubled.to_string()),
         ("reordered", |score| score.reordered.to_string()),
         ("longest pause", |score| millis(score.longest_pause)),
+        ("… of 1 MB SETs", |score| millis(score.longest_transfer)),
         ("latency p50", |score| millis(Duration::from_micros(score.latency.value_at_quantile(0.5)))),
         ("latency p99", |score| millis(Duration::from_micros(score.latency.value_at_quantile(0.99)))),
     ];

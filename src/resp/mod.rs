@@ -5,5 +5,6 @@
 
 pub mod encode;
 pub mod error;
+mod number;
 pub mod request;
 pub mod scan;

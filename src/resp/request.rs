@@ -9,7 +9,7 @@
 
 use memchr::memchr;
 
-use super::scan::{number, short_number};
+use super::number::{number, short_number};
 
 /// `networking.c:PROTO_INLINE_MAX_SIZE`: a longer line without an end is an error to the server.
 pub const INLINE_MAX: usize = 64 * 1024;

@@ -46,7 +46,8 @@ fuzz_target!(|data: &[u8]| {
     let bytes = &bytes[..bytes.len().min(4096)];
     let (whole, sound) = ends(bytes, bytes.len());
     let (chunked, sound_too) = ends(bytes, cut.into());
-    assert_eq!((&whole, sound), (&chunked, sound_too), "cut in pieces of {cut}");
+    assert_eq!(whole, chunked, "cut in pieces of {cut}");
+    assert!(sound_too || !sound, "only a cut line may hide for a while that it is none");
     let mut start = 0;
     for end in whole {
         let value = &bytes[start..end];
@@ -55,10 +56,10 @@ fuzz_target!(|data: &[u8]| {
         if (1..value.len()).any(|i| (value[i] == b'\n') != (value[i - 1] == b'\r')) {
             continue;
         }
-        if let Ok(decoded) = resp2::decode::decode(value) {
-            assert_eq!(decoded.map(|(_, n)| n), Some(value.len()), "RESP2 {value:?}");
-        } else if let Ok(decoded) = resp3::decode::complete::decode(value) {
-            assert_eq!(decoded.map(|(_, n)| n), Some(value.len()), "RESP3 {value:?}");
+        if let Ok(Some((_, n))) = resp2::decode::decode(value) {
+            assert_eq!(n, value.len(), "RESP2 {value:?}");
+        } else if let Ok(Some((_, n))) = resp3::decode::complete::decode(value) {
+            assert_eq!(n, value.len(), "RESP3 {value:?}");
         }
     }
 });

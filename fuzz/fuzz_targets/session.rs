@@ -14,7 +14,7 @@ const RULES: Rules = Rules {
     intercept: true,
     hold_time: Duration::from_secs(5),
     scripts: ScriptReplay::Declared,
-    bulk_max: 1 << 20,
+    bulk_max: u64::MAX,
     retain_request_max: 200,
     retain_session_max: 600,
     withhold_max: 400,
@@ -107,14 +107,17 @@ fuzz_target!(|data: &[u8]| {
             }
         }
         if !talk.interfered {
-            let down = [&talk.down.out[..], &talk.down.kept].concat();
-            assert_eq!(down, talk.down.given, "replies pass untouched");
+            assert!(talk.down.given.starts_with(&talk.down.out), "replies pass untouched");
             let up = [&talk.up.out[..], &talk.up.kept].concat();
             assert_eq!(up, talk.up.given, "requests pass untouched");
         }
     }
     talk.core.upstream_closed();
     talk.collect();
+    if !talk.interfered {
+        let down = [&talk.down.out[..], &talk.down.kept].concat();
+        assert_eq!(down, talk.down.given, "nothing is kept for good");
+    }
     let tally = &talk.core.tally;
     let ends = tally.released.wrapping_add(tally.timed_out).wrapping_add(tally.abandoned);
     assert!(tally.held == ends, "every hold ends: {tally:?}");

@@ -9,7 +9,7 @@
 
 use memchr::memchr;
 
-use super::number::{number, short_number};
+use super::number::number;
 
 /// `networking.c:PROTO_INLINE_MAX_SIZE`: a longer line without an end is an error to the server.
 pub const INLINE_MAX: usize = 64 * 1024;
@@ -98,7 +98,7 @@ pub fn parse(buf: &[u8]) -> Parsed<'_> {
 
 #[inline]
 fn multibulk(buf: &[u8]) -> Parsed<'_> {
-    let Some((argc, end)) = short_number(buf, 1) else { return Parsed::Malformed };
+    let Some((argc, end)) = number(buf, 1) else { return Parsed::Malformed };
     let Some(mut at) = end else {
         return Parsed::Part { head: None, rest: Rest::head(0, buf) };
     };
@@ -115,7 +115,7 @@ fn multibulk(buf: &[u8]) -> Parsed<'_> {
             Some(b'$') => {}
             Some(_) => return Parsed::Malformed,
         }
-        let Some((len, end)) = short_number(buf, at + 1) else { return Parsed::Malformed };
+        let Some((len, end)) = number(buf, at + 1) else { return Parsed::Malformed };
         let Some(body) = end else {
             return Parsed::Part { head: known(argc, words, i), rest: Rest::head(argc - i, &buf[line..]) };
         };

@@ -13,7 +13,7 @@
 
 use memchr::memchr;
 
-use super::number::{HEAD_MAX, number, short_number};
+use super::number::{HEAD_MAX, number};
 
 /// What the scanner found next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,7 +194,7 @@ impl Scan {
             let top = self.kind == 0 && self.owed == 1;
             match kind {
                 b'$' | b'*' | b':' | b'%' | b'~' | b'>' | b'|' | b'=' | b'!' => {
-                    let Some((number, end)) = short_number(buf, at + 1) else {
+                    let Some((number, end)) = number(buf, at + 1) else {
                         return Step::Malformed { at };
                     };
                     let Some(end) = end else {

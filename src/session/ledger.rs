@@ -237,6 +237,16 @@ impl Retained {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// As [`Retained::push`], when `behind` more bytes will probably follow at once: room is made for all
+    /// of them together, not by doubling.
+    #[inline]
+    pub fn push_before(&mut self, bytes: &[u8], behind: usize) {
+        if self.bytes.capacity() - self.bytes.len() < bytes.len() {
+            self.bytes.reserve(bytes.len() + behind);
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
     /// The `len` bytes at `start`, which must be retained.
     pub fn slice(&self, start: u64, len: usize) -> &[u8] {
         let at = self.dead + (start - self.base) as usize;
@@ -258,6 +268,7 @@ impl Retained {
         if from <= self.base {
             return;
         }
+        debug_assert!(from <= self.end(), "only what was retained is released");
         self.dead += (from - self.base) as usize;
         self.base = from;
         if self.is_empty() {

@@ -8,4 +8,6 @@ pub mod core;
 pub mod ledger;
 pub mod replay;
 pub mod shell;
+#[cfg(test)]
+mod sim;
 pub mod state;

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::command::{Class, Table};
 use crate::posture::{Form, Refusal};
-use crate::resp::request::Rest;
+use crate::resp::request::{HEAD_BYTES_MAX, Rest};
 use crate::resp::scan::Scan;
 
 use super::ledger::{Flags, Ledger, Slot};
@@ -160,8 +160,8 @@ struct Partial {
     rest: Rest,
     /// Where its bytes are retained.
     start: u64,
-    /// Its beginning, once it has grown too large to be retained.
-    prefix: Option<Box<[u8]>>,
+    /// Its beginning, at most `HEAD_BYTES_MAX` of it, once it has grown too large to be retained.
+    prefix: Option<Vec<u8>>,
     as_is: bool,
 }
 
@@ -319,6 +319,16 @@ impl Core {
         self.ledger.is_empty() && self.partial.is_none() && self.holds().is_none() && self.pending.is_empty()
     }
 
+    /// Bytes retained and withheld now; none of either when nothing is understood.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> Option<(usize, usize)> {
+        let withheld = match &self.hold {
+            Hold::None => 0,
+            Hold::Draining(held) | Hold::Waiting(held) => held.bytes.len(),
+        };
+        (self.degree != Degree::Opaque).then_some((self.ledger.retained.len(), withheld))
+    }
+
     /// A request was longer than allowed, and all before it is answered: the session ends with this error.
     pub fn overrun_error(&self) -> Option<&'static str> {
         (self.overrun && self.ledger.is_empty() && self.holds().is_none())
@@ -362,16 +372,23 @@ impl Core {
         self.degree = degree;
         self.turning = None;
         self.tally.degraded.get_or_insert(why);
+        if let Some(partial) = &mut self.partial
+            && partial.prefix.is_none()
+        {
+            // Its bytes go with the ledger; its head is still to be read.
+            let retained = &self.ledger.retained;
+            let had = (retained.end() - partial.start) as usize;
+            partial.prefix = Some(retained.slice(partial.start, had.min(HEAD_BYTES_MAX)).to_vec());
+        }
         for reply in self.ledger.clear() {
             self.down.extend_from_slice(&reply);
+        }
+        if let Some(partial) = &mut self.partial {
+            partial.start = self.ledger.retained.end();
         }
         if degree == Degree::Opaque {
             self.partial = None;
             self.down.append(&mut self.pending);
-        }
-        if let Some(partial) = &mut self.partial {
-            // Its bytes went with the ledger.
-            partial.prefix.get_or_insert_default();
         }
         self.state.transaction = None;
     }

@@ -248,11 +248,12 @@ impl Core {
             }
             Hold::Waiting(_) | Hold::None => {}
         }
-        if let Outcome::Refused(_) = outcome
-            && self.may_hold(&slot, posture)
-        {
-            self.begin_hold(&slot, now);
-            return Dest::Withheld(Some(slot));
+        if let Outcome::Refused(_) = outcome {
+            if self.may_hold(&slot, posture) {
+                self.begin_hold(&slot, now);
+                return Dest::Withheld(Some(slot));
+            }
+            self.seal(slot.transaction);
         }
         self.ledger.release(&slot);
         self.confirm(&slot, outcome, now_us);
@@ -333,12 +334,20 @@ impl Core {
 
     /// MULTI failed: nothing that seems to belong to this transaction may be sent again.
     fn distrust(&mut self, id: u32) {
+        self.seal(id);
+        self.state.watching = true;
+        self.state.db = None;
+    }
+
+    /// Nothing of this transaction may be sent again: its client knows that part of it was refused.
+    pub(super) fn seal(&mut self, id: u32) {
+        if id == 0 {
+            return;
+        }
         self.ledger.mark(Flags::SEALED, |slot| slot.transaction == id);
         if let Some(open) = self.state.transaction.as_mut().filter(|open| open.id == id) {
             open.sealed = true;
         }
-        self.state.watching = true;
-        self.state.db = None;
     }
 
     #[inline]

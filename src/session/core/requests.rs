@@ -62,7 +62,11 @@ impl Core {
                     if gating && kind.is_gated() {
                         return self.park(at, buf.len(), was_parked, now);
                     }
-                    self.admit(kind, &head, Bytes::Here(&buf[at..at + len]));
+                    self.admit(
+                        kind,
+                        &head,
+                        Bytes::Here { bytes: &buf[at..at + len], behind: buf.len() - at - len },
+                    );
                     at += len;
                     if self.is_deaf() {
                         return all;
@@ -146,7 +150,9 @@ impl Core {
         let rules = &self.rules;
         let retained = &mut self.ledger.retained;
         let Some(partial) = &mut self.partial else { return };
-        if partial.prefix.is_some() {
+        if let Some(prefix) = &mut partial.prefix {
+            let room = HEAD_BYTES_MAX - prefix.len();
+            prefix.extend_from_slice(&piece[..piece.len().min(room)]);
             return;
         }
         let len = (retained.end() - partial.start) as usize + piece.len();
@@ -157,7 +163,7 @@ impl Core {
         let had = (retained.end() - partial.start) as usize;
         let mut prefix = retained.slice(partial.start, had.min(HEAD_BYTES_MAX)).to_vec();
         prefix.extend_from_slice(&piece[..piece.len().min(HEAD_BYTES_MAX - prefix.len())]);
-        partial.prefix = Some(prefix.into());
+        partial.prefix = Some(prefix);
         retained.truncate(partial.start);
     }
 
@@ -338,16 +344,16 @@ impl Core {
     fn retain(&mut self, bytes: Bytes<'_>, wanted: bool) -> (u64, usize) {
         let retained = &mut self.ledger.retained;
         match bytes {
-            Bytes::Here(bytes)
+            Bytes::Here { bytes, behind }
                 if wanted
                     && bytes.len() <= self.rules.retain_request_max
                     && retained.len() + bytes.len() <= self.rules.retain_session_max =>
             {
                 let start = retained.end();
-                retained.push(bytes);
+                retained.push_before(bytes, behind);
                 (start, bytes.len())
             }
-            Bytes::Here(_) => (retained.end(), 0),
+            Bytes::Here { .. } => (retained.end(), 0),
             Bytes::Retained { start, len } if wanted => (start, len),
             Bytes::Retained { start, .. } => {
                 retained.truncate(start);
@@ -381,8 +387,8 @@ impl From<u32> for ExecEffects {
 /// Where a request's bytes are.
 #[derive(Clone, Copy)]
 enum Bytes<'a> {
-    /// In the chunk at hand.
-    Here(&'a [u8]),
+    /// In the chunk at hand, with so many more behind it.
+    Here { bytes: &'a [u8], behind: usize },
     /// Retained already, because chunks cut the request; `len` is 0 when they could not be.
     Retained { start: u64, len: usize },
 }

@@ -34,6 +34,12 @@ impl Core {
         held.db = db_at(&held, verdict.from);
         self.deliver(&held.entries[..verdict.from], &held.bytes);
         held.entries.drain(..verdict.from);
+        if let Some(first) = held.entries.iter().find_map(|e| e.slot)
+            && (first.transaction == 0 || first.kind == Kind::Multi)
+        {
+            // What was delivered is not needed; a transaction that began earlier begins the retained bytes.
+            self.ledger.retained.release(first.start);
+        }
         // Pushes are nobody's replies: they need not wait.
         let (pushes, entries): (Vec<_>, Vec<_>) = held.entries.iter().partition(|e| e.slot.is_none());
         self.deliver(&pushes, &held.bytes);
@@ -102,6 +108,7 @@ impl Core {
         self.down.append(&mut self.pending);
         // Known replies behind one that will never come are not delivered in its place.
         drop(self.ledger.clear());
+        self.state.transaction = None;
         self.partial = None;
         self.turning = None;
         self.degree = Degree::Opaque;
@@ -131,8 +138,12 @@ impl Core {
 
     fn deliver(&mut self, entries: &[Entry], bytes: &[u8]) {
         for entry in entries {
-            if !entry.slot.is_some_and(|slot| slot.flags.has(Flags::SWALLOW)) {
-                self.down.extend_from_slice(&bytes[entry.bytes.0..entry.bytes.1]);
+            if entry.slot.is_some_and(|slot| slot.flags.has(Flags::SWALLOW)) {
+                continue;
+            }
+            self.down.extend_from_slice(&bytes[entry.bytes.0..entry.bytes.1]);
+            if let (Some(slot), Outcome::Refused(_)) = (entry.slot, entry.outcome) {
+                self.seal(slot.transaction);
             }
         }
     }
@@ -192,6 +203,7 @@ impl Core {
                 unreachable!("only whole requests are retained");
             };
             let kind = self.table.kind(&head);
+            debug_assert!(kind == Kind::Multi || at > self.ledger.retained.start(), "it begins with MULTI");
             self.up.extend_from_slice(&rest[..len]);
             self.ledger.push(Slot {
                 kind,
@@ -215,12 +227,16 @@ fn selects(entry: &Entry) -> bool {
 /// The database before the entry at `from`.
 fn db_at(held: &Held, from: usize) -> Option<u32> {
     held.entries[..from].iter().fold(held.db, |db, entry| match entry.slot {
+        // Known from an earlier hold: a SELECT that is kept is one that failed.
+        Some(slot) if slot.flags.has(Flags::CANNED) => db,
         Some(slot)
             if slot.kind == Kind::Select && slot.transaction == 0 && entry.outcome == Outcome::Answered =>
         {
             Some(slot.arg)
         }
         Some(slot) if slot.kind == Kind::Reset => Some(0),
+        // What seemed to be queued ran at once: see `Core::distrust`.
+        Some(slot) if slot.kind == Kind::Multi && entry.outcome != Outcome::Answered => None,
         Some(slot) if slot.kind == Kind::Exec && slot.transaction != 0 && slot.arg & 1 != 0 => None,
         _ => db,
     })

@@ -363,6 +363,22 @@ conversations! {
         ^ SET c 1
         < +OK
         = +OK";
+    a_select_behind_a_multi_that_failed_leaves_no_database_to_rewind_to: "
+        > SET a 1 ; MULTI ; SELECT 2 ; SET b 1 ; DISCARD ; SET c 1 ; SELECT 0
+        < M -NOPERM +OK +OK -ERR M +OK
+        = M -NOPERM +OK +OK -ERR M +OK";
+    a_select_that_failed_is_not_rewound_to: "
+        > SET a 1 ; SELECT 99 ; INCR b ; SET c 1 ; SELECT 1
+        < M -ERR_range M M +OK
+        ^ SET a 1 ; SELECT 99 ; INCR b ; SET c 1 ; SELECT 1
+        ! open
+        ^ SELECT 0 ; SET a 1 ; INCR b ; SET c 1 ; SELECT 1
+        < +OK M :1 M +OK
+        = M -ERR_range :1
+        ! open
+        ^ SELECT 0 ; SET c 1 ; SELECT 1
+        < +OK +OK +OK
+        = +OK +OK";
     a_select_that_failed_keeps_its_place: "
         > SET a 1 ; SELECT 99 ; SET b 1
         < M -ERR_range M
@@ -452,6 +468,34 @@ conversations! {
         > EXEC
         < A
         = A";
+    a_transaction_refused_twice_does_not_bring_back_what_was_delivered_before_it: "
+        > EVAL x 0 ; SET b 1 ; MULTI ; GET a ; INCR c
+        < S +OK +OK Q M
+        = S +OK
+        ^ EVAL x 0 ; SET b 1 ; MULTI ; GET a ; INCR c
+        ! open
+        ^ DISCARD ; MULTI ; GET a ; INCR c
+        < +OK +OK Q M
+        = +OK Q
+        ! open
+        ^ DISCARD ; MULTI ; GET a ; INCR c
+        < +OK +OK Q Q
+        = Q";
+    a_transaction_whose_client_was_told_of_a_refusal_stays_aborted: "
+        > MULTI ; SET a 1
+        < +OK M
+        ! time
+        = +OK M
+        ! dry
+        > SET b 1 ; SET c 1
+        < Q M
+        = Q M
+        ^ MULTI ; SET a 1 ; SET b 1 ; SET c 1
+        ! open
+        > EXEC
+        < A
+        = A
+        ^ EXEC";
     a_transaction_under_watch_gets_its_abort: "
         > WATCH k ; MULTI ; SET a 1 ; EXEC
         < +OK +OK M A

@@ -250,7 +250,7 @@ impl Table {
     /// What this request does.
     #[inline]
     pub fn kind(&self, head: &Head<'_>) -> Kind {
-        match self.find(head.name()) {
+        match self.find(head.name) {
             Some(Kind::Effect) => refine(head),
             Some(kind) => kind,
             None => Kind::Unknown,
@@ -291,10 +291,10 @@ impl Table {
 /// Commands whose second word decides.
 fn refine(head: &Head<'_>) -> Kind {
     let is = |word: &[u8], text: &str| word.eq_ignore_ascii_case(text.as_bytes());
-    let row = REFINED.iter().find(|(name, sub, _)| is(head.words[0], name) && is(head.words[1], sub));
+    let row = REFINED.iter().find(|(name, sub, _)| is(head.name, name) && is(head.word(1), sub));
     match row {
         // CLIENT REPLY ON is answered like any other; what has lost count stays so.
-        Some((_, _, Kind::ReplyOff)) if is(head.words[2], "on") => Kind::Effect,
+        Some((_, _, Kind::ReplyOff)) if is(head.word(2), "on") => Kind::Effect,
         Some((_, _, kind)) => *kind,
         None => Kind::Effect,
     }
@@ -327,16 +327,22 @@ fn word(bytes: &[u8]) -> u64 {
 
 #[inline]
 fn hash(key: &Key) -> usize {
-    let mixed = key.iter().fold(0u64, |h, w| (h.rotate_left(5) ^ w).wrapping_mul(0x517c_c1b7_2722_0a95));
-    (mixed >> (64 - SLOTS.trailing_zeros())) as usize
+    let mixed = key[0] ^ key[1].rotate_left(21) ^ key[2].rotate_left(42);
+    (mixed.wrapping_mul(0x517c_c1b7_2722_0a95) >> (64 - SLOTS.trailing_zeros())) as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resp::request::{Parsed, parse};
 
     fn kind(table: &Table, words: [&str; 3]) -> Kind {
-        table.kind(&Head { argc: 3, words: words.map(str::as_bytes) })
+        let bulk = |word: &str| format!("${}\r\n{word}\r\n", word.len());
+        let request = format!("*3\r\n{}", words.map(bulk).concat());
+        match parse(request.as_bytes()) {
+            Parsed::Whole { head, .. } => table.kind(&head),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -15,25 +15,56 @@ use super::number::number;
 pub const INLINE_MAX: usize = 64 * 1024;
 /// Words are looked at this far; no command name or option that matters is longer.
 pub const WORD_MAX: usize = 40;
-/// Words of a request that are looked at: `CLIENT REPLY OFF` needs three.
-pub const WORDS: usize = 3;
 /// A head is certainly complete within this many bytes: three words with their lengths.
 pub const HEAD_BYTES_MAX: usize = 192;
 
-/// The first words of a request.
+/// What a request begins with. Its name is at hand; other words are walked to when somebody asks, which
+/// few commands need: to gather them for all would cost every request a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head<'a> {
     /// Words in the request, its name included.
     pub argc: u64,
-    /// The first words, each cut at [`WORD_MAX`] bytes (or where the chunk ended); empty if not there.
-    pub words: [&'a [u8]; WORDS],
+    /// The command's name as the client spelled it, cut at [`WORD_MAX`] bytes.
+    pub name: &'a [u8],
+    /// The request from its first byte, as far as it is here.
+    request: &'a [u8],
 }
 
 impl<'a> Head<'a> {
-    /// The command's name as the client spelled it.
-    pub fn name(&self) -> &'a [u8] {
-        self.words[0]
+    /// A request of which nothing but its existence is known.
+    pub const UNKNOWN: Head<'static> = Head { argc: 1, name: b"", request: b"" };
+
+    /// The word at `n` (0 is the name), cut at [`WORD_MAX`] bytes or where the chunk ended; empty if it
+    /// is not there.
+    #[cold]
+    pub fn word(&self, n: u64) -> &'a [u8] {
+        if n >= self.argc {
+            return &[];
+        }
+        let word = match self.request.first() {
+            Some(b'*') => multibulk_word(self.request, n),
+            _ => std::iter::successors(inline_word(self.request), |(_, rest)| inline_word(rest))
+                .nth(n as usize)
+                .map(|(word, _)| word),
+        };
+        word.map_or(&[], cut)
     }
+}
+
+fn cut(word: &[u8]) -> &[u8] {
+    &word[..word.len().min(WORD_MAX)]
+}
+
+/// The bulk string at `n` of a multibulk request, as far as it is here.
+fn multibulk_word(request: &[u8], n: u64) -> Option<&[u8]> {
+    let (_, mut at) = number(request, 1)?;
+    for _ in 0..n {
+        let (len, body) = number(request, at? + 1)?;
+        at = Some(body?.checked_add(usize::try_from(len).ok()? + 2)?);
+    }
+    let (len, body) = number(request, at? + 1)?;
+    let rest = request.get(body?..)?;
+    Some(&rest[..rest.len().min(usize::try_from(len).ok()?)])
 }
 
 /// What stands at a request boundary.
@@ -106,25 +137,28 @@ fn multibulk(buf: &[u8]) -> Parsed<'_> {
         return Parsed::Empty { len: at };
     }
     let argc = argc as u64;
-    let mut words: [&[u8]; WORDS] = [&[]; WORDS];
+    let mut name: &[u8] = &[];
     let mut i = 0;
     while i < argc {
         let line = at;
         match buf.get(at) {
-            None => return Parsed::Part { head: known(argc, words, i), rest: Rest::head(argc - i, &[]) },
+            None => return Parsed::Part { head: known(argc, name, buf, i), rest: Rest::head(argc - i, &[]) },
             Some(b'$') => {}
             Some(_) => return Parsed::Malformed,
         }
         let Some((len, end)) = number(buf, at + 1) else { return Parsed::Malformed };
         let Some(body) = end else {
-            return Parsed::Part { head: known(argc, words, i), rest: Rest::head(argc - i, &buf[line..]) };
+            return Parsed::Part {
+                head: known(argc, name, buf, i),
+                rest: Rest::head(argc - i, &buf[line..]),
+            };
         };
         if len < 0 {
             return Parsed::Malformed;
         }
         let here = buf.len() - body;
-        if (i as usize) < WORDS {
-            words[i as usize] = &buf[body..body + here.min(len as usize).min(WORD_MAX)];
+        if i == 0 {
+            name = &buf[body..body + here.min(len as usize).min(WORD_MAX)];
         }
         let whole = len as u64 + 2;
         if whole > here as u64 {
@@ -132,16 +166,16 @@ fn multibulk(buf: &[u8]) -> Parsed<'_> {
             let seen = i + u64::from(here as u64 >= len as u64 || here >= WORD_MAX);
             let mut rest = Rest::head(argc - i - 1, &[]);
             rest.skip = whole - here as u64;
-            return Parsed::Part { head: known(argc, words, seen), rest };
+            return Parsed::Part { head: known(argc, name, buf, seen), rest };
         }
         at = body + whole as usize;
         i += 1;
     }
-    Parsed::Whole { len: at, head: Head { argc, words } }
+    Parsed::Whole { len: at, head: Head { argc, name, request: buf } }
 }
 
-fn known(argc: u64, words: [&[u8]; WORDS], seen: u64) -> Option<Head<'_>> {
-    (seen > 0).then_some(Head { argc, words })
+fn known<'a>(argc: u64, name: &'a [u8], request: &'a [u8], seen: u64) -> Option<Head<'a>> {
+    (seen > 0).then_some(Head { argc, name, request })
 }
 
 #[cold]
@@ -153,19 +187,14 @@ fn inline(buf: &[u8]) -> Parsed<'_> {
             Parsed::Part { head: None, rest: Rest { inline: Some(buf.len()), ..Rest::head(0, &[]) } }
         };
     };
-    let mut words: [&[u8]; WORDS] = [&[]; WORDS];
-    let mut argc = 0u64;
-    let mut line = &buf[..end];
-    while let Some((word, rest)) = inline_word(line) {
-        if let Some(slot) = words.get_mut(argc as usize) {
-            *slot = &word[..word.len().min(WORD_MAX)];
+    let line = &buf[..end];
+    let words = || std::iter::successors(inline_word(line), |(_, rest)| inline_word(rest));
+    match words().next() {
+        None => Parsed::Empty { len: end + 1 },
+        Some((name, _)) => {
+            let head = Head { argc: words().count() as u64, name: cut(name), request: line };
+            Parsed::Whole { len: end + 1, head }
         }
-        argc += 1;
-        line = rest;
-    }
-    match argc {
-        0 => Parsed::Empty { len: end + 1 },
-        _ => Parsed::Whole { len: end + 1, head: Head { argc, words } },
     }
 }
 
@@ -335,7 +364,7 @@ mod tests {
     fn heads_give_the_first_words() {
         let head = |bytes: &'static [u8]| match parse(bytes) {
             Parsed::Whole { head, .. } | Parsed::Part { head: Some(head), .. } => {
-                (head.argc, head.words.map(|w| w.to_vec()))
+                (head.argc, [0, 1, 2].map(|n| head.word(n).to_vec()))
             }
             other => panic!("{other:?}"),
         };
@@ -346,6 +375,15 @@ mod tests {
         assert_eq!(head(b"*2\r\n$3\r\nGET"), (2, words("GET", "", "")));
         assert!(matches!(parse(b"*2\r\n$3\r\nGE"), Parsed::Part { head: None, .. }));
         assert!(matches!(parse(b"PIN"), Parsed::Part { head: None, .. }));
+    }
+
+    #[test]
+    fn the_name_is_the_first_word() {
+        for request in ["*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", " get  k\r\n"] {
+            let Parsed::Whole { head, .. } = parse(request.as_bytes()) else { panic!("{request:?}") };
+            assert_eq!((head.name, head.word(1), head.word(2)), (head.word(0), &b"k"[..], &b""[..]));
+        }
+        assert_eq!(Head::UNKNOWN.word(0), b"");
     }
 
     #[test]

@@ -309,7 +309,7 @@ impl Core {
             Kind::Watch => self.state.watching = true,
             // EXEC and DISCARD without MULTI are errors and leave the watches alone.
             Kind::Unwatch | Kind::Reset => self.state.watching = false,
-            Kind::Select | Kind::Hello => return number(head.words[1]).unwrap_or(u32::MAX),
+            Kind::Select | Kind::Hello => return number(head.word(1)).unwrap_or(u32::MAX),
             Kind::Subscribe(_) | Kind::Unsubscribe(_) => {
                 self.state.subscribing += 1;
                 self.scan.read_words(true);
@@ -331,9 +331,9 @@ impl Core {
             ScriptReplay::None => Flags::default(),
             // `eval.c:evalExtractShebangFlags`; a function always has flags (`function_lua.c`).
             ScriptReplay::Declared => {
-                let name = head.name();
+                let name = head.name;
                 let declared = name.eq_ignore_ascii_case(b"fcall")
-                    || name.eq_ignore_ascii_case(b"eval") && head.words[1].starts_with(b"#!");
+                    || name.eq_ignore_ascii_case(b"eval") && head.word(1).starts_with(b"#!");
                 Flags::default().with_if(declared, Flags::SCRIPT_SAFE)
             }
         }

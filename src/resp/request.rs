@@ -100,6 +100,8 @@ pub struct Rest {
     args: u64,
     /// Bytes of the current bulk, CRLF included, still to pass.
     skip: u64,
+    /// Length of the bulk string at hand, or of the last one.
+    bulk: u64,
     /// In an inline line of this many bytes so far.
     inline: Option<usize>,
     /// A head line that the chunk cut.
@@ -166,6 +168,7 @@ fn multibulk(buf: &[u8]) -> Parsed<'_> {
             let seen = i + u64::from(here as u64 >= len as u64 || here >= WORD_MAX);
             let mut rest = Rest::head(argc - i - 1, &[]);
             rest.skip = whole - here as u64;
+            rest.bulk = len as u64;
             return Parsed::Part { head: known(argc, name, buf, seen), rest };
         }
         at = body + whole as usize;
@@ -224,14 +227,15 @@ fn inline_word(line: &[u8]) -> Option<(&[u8], &[u8])> {
 impl Rest {
     /// `args` bulk strings are still to come; `carry` is the head line that the chunk cut.
     fn head(args: u64, carry: &[u8]) -> Rest {
-        let mut rest = Rest { args, skip: 0, inline: None, carry: [0; 32], carry_len: carry.len() as u8 };
+        let mut rest =
+            Rest { args, skip: 0, bulk: 0, inline: None, carry: [0; 32], carry_len: carry.len() as u8 };
         rest.carry[..carry.len()].copy_from_slice(carry);
         rest
     }
 
-    /// Bytes of the bulk string at hand that are still to come: its length, until it begins to pass.
-    pub fn owed(&self) -> u64 {
-        self.skip
+    /// Length that the bulk string at hand (or the last one) was announced with.
+    pub fn bulk(&self) -> u64 {
+        self.bulk
     }
 
     /// Walks on through `buf`.
@@ -274,6 +278,7 @@ impl Rest {
                 (b'$', len) if self.args > 0 && len >= 0 => {
                     self.args -= 1;
                     self.skip = len as u64 + 2;
+                    self.bulk = len as u64;
                 }
                 _ => return Fed::Malformed,
             }

@@ -83,7 +83,7 @@ impl Core {
                             Some(_) => {}
                         }
                     }
-                    if rest.owed() > self.rules.bulk_max {
+                    if rest.bulk() > self.rules.bulk_max {
                         return self.overrun(at);
                     }
                     let start = self.ledger.retained.end();
@@ -129,7 +129,7 @@ impl Core {
         let Some(partial) = &mut self.partial else { return Fed::End(0) };
         let fed = partial.rest.feed(buf);
         match fed {
-            Fed::More if partial.rest.owed() > self.rules.bulk_max => {
+            Fed::More if partial.rest.bulk() > self.rules.bulk_max => {
                 self.overrun(0);
             }
             Fed::More => self.retain_partial(buf),

@@ -1033,6 +1033,24 @@ fn a_second_refusal_keeps_the_first_deadline() {
 }
 
 #[test]
+fn a_value_of_exactly_the_longest_length_passes_and_one_byte_more_does_not() {
+    for (len, passes) in [(RULES.bulk_max, true), (RULES.bulk_max + 1, false)] {
+        for body in [0, 100] {
+            let now = Instant::now();
+            let mut core = Core::new(Arc::new(RULES), Arc::new(Table::builtin()), now);
+            let mut head = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${len}\r\n").into_bytes();
+            head.resize(head.len() + body, b'x');
+            let taken = core.requests(&head, Posture::Forward, now);
+            assert_eq!(
+                (taken.direct == head.len(), core.reads_downstream()),
+                (passes, passes),
+                "{len}, {body} here"
+            );
+        }
+    }
+}
+
+#[test]
 fn what_the_client_made_malformed_is_passed_on_behind_what_is_owed() {
     for inline in [false, true] {
         for cut in [Cut::Whole, Cut::Bytes] {

@@ -23,6 +23,7 @@ use crate::guard::record::{Incident, UpstreamStatus};
 use crate::guard::store::StoreError;
 use crate::guard::supervisor::{self, Params};
 use crate::metrics::Metrics;
+use crate::session::allowance::Allowance;
 use crate::session::core::{Rules, ScriptReplay};
 
 use listener::Listener;
@@ -39,8 +40,11 @@ pub mod worker;
 pub const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// A larger request is sent on but not retained: its refusal would be delivered.
 const RETAIN_REQUEST_MAX: usize = 8 << 20;
-/// What one session may retain, and keep back of replies.
+/// What one session may retain.
 const RETAIN_SESSION_MAX: usize = 16 << 20;
+/// … and all sessions together, beyond a small share each.
+const RETAIN_ALL_MAX: usize = 256 << 20;
+/// What one session may keep back of replies.
 const WITHHOLD_MAX: usize = 1 << 20;
 
 /// Why the proxy does not run. Every one is on our side, and says what to do.
@@ -176,6 +180,7 @@ fn shared(config: &Config) -> Shared {
         upstream: config.upstream.clone(),
         gate: Arc::new(Gate::new(limits)),
         rules: Arc::new(rules),
+        retained: Arc::new(Allowance::new(RETAIN_ALL_MAX)),
         table: RwLock::new(Arc::new(Table::builtin())),
         client_timeout: config.client_timeout,
     }

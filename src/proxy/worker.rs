@@ -18,6 +18,7 @@ use crate::config::Address;
 use crate::gate::Gate;
 use crate::metrics::{SessionEnd, WorkerStats};
 use crate::resp::encode;
+use crate::session::allowance::Allowance;
 use crate::session::core::{Core, Rules};
 use crate::session::shell::{Drain, Session, World};
 
@@ -42,6 +43,8 @@ pub struct Shared {
     pub gate: Arc<Gate>,
     /// The rules of replay.
     pub rules: Arc<Rules>,
+    /// What all sessions may retain for replay.
+    pub retained: Arc<Allowance>,
     /// What its commands do; replaced when the control connection has asked the server.
     pub table: RwLock<Arc<Table>>,
     /// See [`World::client_timeout`].
@@ -142,7 +145,8 @@ async fn serve(
         }
     };
     let table = Arc::clone(&shared.table.read().unwrap_or_else(PoisonError::into_inner));
-    let core = Core::new(Arc::clone(&shared.rules), table, Instant::now());
+    let core =
+        Core::new(Arc::clone(&shared.rules), table, Instant::now()).within(Arc::clone(&shared.retained));
     let world = World {
         gate: Arc::clone(&shared.gate),
         stats: Arc::clone(stats),

@@ -4,6 +4,7 @@
 //! request each reply answers, [`state`] what the client has set up, [`replay`] judges what may be sent
 //! again. [`shell`] owns the sockets and decides nothing.
 
+pub mod allowance;
 pub mod core;
 pub mod ledger;
 pub mod replay;

@@ -25,6 +25,7 @@ use crate::posture::{Form, Refusal};
 use crate::resp::request::{HEAD_BYTES_MAX, Rest};
 use crate::resp::scan::Scan;
 
+use super::allowance::{Allowance, Grant};
 use super::ledger::{Flags, Ledger, Slot};
 use super::replay::Entry;
 use super::state::State;
@@ -200,6 +201,7 @@ struct Parked {
 #[derive(Debug)]
 pub struct Core {
     rules: Arc<Rules>,
+    grant: Grant,
     table: Arc<Table>,
     degree: Degree,
     /// What the session becomes when the slot marked [`Flags::LAST`] has its turn.
@@ -241,6 +243,7 @@ impl Core {
     pub fn new(rules: Arc<Rules>, table: Arc<Table>, now: Instant) -> Self {
         Core {
             rules,
+            grant: Grant::default(),
             table,
             degree: Degree::Ledgered,
             turning: None,
@@ -265,6 +268,13 @@ impl Core {
             down: Vec::new(),
             tally: Tally::default(),
         }
+    }
+
+    /// What it retains beyond its own share counts against `allowance`.
+    #[must_use]
+    pub fn within(mut self, allowance: Arc<Allowance>) -> Self {
+        self.grant = Grant::of(allowance);
+        self
     }
 
     /// How much of the session is understood.
@@ -345,6 +355,9 @@ impl Core {
     pub fn dry(&mut self) {
         self.passing = false;
         self.ledger.shrink();
+        if self.ledger.retained.is_empty() {
+            self.grant.give_back();
+        }
     }
 
     fn waiting_parked(&self) -> Option<Parked> {

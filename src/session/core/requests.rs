@@ -156,7 +156,8 @@ impl Core {
             return;
         }
         let len = (retained.end() - partial.start) as usize + piece.len();
-        if len <= rules.retain_request_max && retained.len() + piece.len() <= rules.retain_session_max {
+        let all = retained.len() + piece.len();
+        if len <= rules.retain_request_max && all <= rules.retain_session_max && self.grant.covers(all) {
             retained.push(piece);
             return;
         }
@@ -347,7 +348,8 @@ impl Core {
             Bytes::Here { bytes, behind }
                 if wanted
                     && bytes.len() <= self.rules.retain_request_max
-                    && retained.len() + bytes.len() <= self.rules.retain_session_max =>
+                    && retained.len() + bytes.len() <= self.rules.retain_session_max
+                    && self.grant.covers(retained.len() + bytes.len()) =>
             {
                 let start = retained.end();
                 retained.push_before(bytes, behind);

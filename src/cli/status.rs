@@ -57,7 +57,7 @@ fn is_open(status: &Status) -> bool {
 pub fn text(status: &Status, paint: Paint) -> String {
     let head = format!("bgsafe {}", clean(&status.version));
     let mut out = format!(
-        "{}   up {}   {} sessions   {} workers\n",
+        "{}   up {}   sessions {}   workers {}\n",
         paint.word(Mood::Bold, &head, 0),
         seconds(status.uptime_secs),
         status.sessions,
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_quiet_status_is_a_short_page() {
-        let page = "bgsafe 0.1.0   up 3h 12m   50 sessions   2 workers\n\
+        let page = "bgsafe 0.1.0   up 3h 12m   sessions 50   workers 2\n\
             \n\
             127.0.0.1:6379   primary   redis 7.0.15   up\n  \
               phase      quiet\n  \

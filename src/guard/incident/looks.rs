@@ -123,6 +123,7 @@ impl Guard {
 
     fn looked_quiet(&mut self, now: Now, look: &Look) {
         self.due = now.mono + LOOK_EVERY;
+        self.erase_stale_note();
         if look.refuses_for_rdb() || look.aof_ok.is(false) {
             self.suspicious = true;
         } else if let Some(target) = Target::of(look)

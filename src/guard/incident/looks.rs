@@ -5,7 +5,9 @@ use super::{Action, Guard, Now, Unwind};
 use crate::config::WhenExposed;
 use crate::guard::dialogue::Talk;
 use crate::guard::evidence::{Look, Role, Target};
-use crate::guard::policy::{AOF_PROBE_EVERY, CHILD_POLL, Course, LOOK_EVERY, STUCK_AFTER, course};
+use crate::guard::policy::{
+    AOF_PROBE_EVERY, CHILD_POLL, COUNT_EVERY, Course, LOOK_EVERY, STUCK_AFTER, course,
+};
 use crate::guard::record::Phase;
 use crate::guard::saver::{Saver, Verdict};
 use crate::posture::{Posture, Variant};
@@ -181,6 +183,10 @@ impl Guard {
         self.follow(now, verdict, look);
         if self.phase == Phase::Holding {
             self.due = self.due.min(now.mono + AOF_PROBE_EVERY);
+        }
+        if self.settings.exposure_changes > 0 {
+            // Writers spend a budget of changes between two looks: the overshoot is theirs times this.
+            self.due = self.due.min(now.mono + COUNT_EVERY);
         }
     }
 

@@ -140,8 +140,9 @@ async fn serve(
         Ok(up) => up,
         Err(error) => {
             tracing::warn!(side = "upstream", address = %shared.upstream, %error, "cannot connect");
-            refuse(down, &format!("ERR bgsafe: upstream {} cannot be reached: {error}", shared.upstream))
-                .await;
+            let text = format!("ERR bgsafe: upstream {} cannot be reached: {error}", shared.upstream);
+            // Boxed, or every session would be as large as this one becomes.
+            Box::pin(refuse(down, &text)).await;
             return SessionEnd::UpstreamUnreachable;
         }
     };

@@ -132,6 +132,10 @@ pub struct Guard {
     storing: bool,
     /// What was told to [`Action::WriteDebt`] last and not erased since.
     debt: Option<Debt>,
+    /// Debts that the disk has under other addresses: this server's, if the run id is.
+    strays: Vec<Debt>,
+    /// PING is forbidden to us: nobody will ever open a ticket.
+    mute: bool,
     /// The disk may still tell of a debt that is none: to be erased before anybody reads it.
     stale_note: bool,
     /// We set the switch to `no` and did not put it back.
@@ -189,6 +193,8 @@ impl Guard {
             talking: None,
             storing: false,
             debt,
+            strays: Vec::new(),
+            mute: false,
             stale_note: false,
             lowered: false,
             lower_in_doubt: false,
@@ -216,6 +222,12 @@ impl Guard {
             said: None,
             revision: 0,
         }
+    }
+
+    /// What the disk knows of other addresses: the server may have been reached by another name.
+    pub fn with_strays(mut self, strays: Vec<Debt>) -> Self {
+        self.strays = strays;
+        self
     }
 
     /// Takes an event in.

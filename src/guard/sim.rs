@@ -8,7 +8,7 @@ use bytes::Bytes;
 use redis_protocol::resp2::decode::decode_bytes;
 
 use super::debt::{self, Debt};
-use super::dialogue::{Answer, Command, Dialogue, Next, Talk};
+use super::dialogue::{Answer, Command, Dialogue, Heard, Next, Talk};
 use super::incident::{Action, Event, Guard, Now};
 use super::policy::Settings;
 use super::record::{Incident, Outcome, Phase};
@@ -634,6 +634,39 @@ fn a_debt_that_could_not_be_erased_is_erased_later() {
     world.crash();
     world.run(20_000, &[]);
     assert!(!world.fake.knob, "{}", world.story);
+}
+
+/// Every refusal would wait for its whole hold time, and for nothing.
+#[test]
+fn who_may_not_ping_delivers_refusals_and_says_why() {
+    let mut guard = Guard::new(settings(), None);
+    let at = |ms| Now { mono: Duration::from_millis(ms), unix_ms: EPOCH + ms };
+    guard.handle(at(0), Event::Up);
+    guard.handle(at(1), Event::Answered { sightings: 0, answer: Answer::Looked(Box::default()) });
+    guard.handle(at(2), Event::Sighted { sightings: 1, refusal: None });
+    let probed = |heard| Answer::Probed { heard, role: super::evidence::Fact::Unknown };
+    let noperm = Heard::Other("NOPERM this user has no permissions to run the 'ping' command".into());
+    guard.handle(at(3), Event::Answered { sightings: 1, answer: probed(noperm) });
+    assert_eq!((guard.phase(), guard.posture()), (Phase::Quiet, Posture::Refuse));
+    let finding = &guard.status(at(4), super::record::Held::default()).findings[0];
+    assert!(finding.id == "config-blocked" && finding.evidence.contains("may not PING"), "{finding:?}");
+    guard.handle(at(1004), Event::Timer);
+    guard.handle(at(1005), Event::Answered { sightings: 1, answer: probed(Heard::Pong) });
+    assert_eq!(guard.posture(), Posture::Forward);
+}
+
+#[test]
+fn a_debt_noted_under_another_address_is_paid() {
+    let mut world = World::new(1, settings());
+    world.run(2100, &[(2000, FORK), (2010, Hand::Bgsave), (2011, WELL)]);
+    let debt = world.debt().expect("lowered");
+    let stray = Debt { address: "unix:/run/redis.sock".into(), ..debt };
+    world.page = debt_blank();
+    world.crash();
+    world.guard = Guard::new(settings(), None).with_strays(vec![stray]);
+    world.run(20_000, &[]);
+    world.converged();
+    assert!(world.fake.knob && outcomes(&world) == [Outcome::Rearmed], "{}", world.story);
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub enum StoreError {
 /// See the module's page.
 #[derive(Debug)]
 pub struct Store {
+    debts: PathBuf,
     incidents: PathBuf,
     page: File,
 }
@@ -69,12 +70,36 @@ impl Store {
             return Err(StoreError::Busy(path));
         }
         let bytes = fs::read(&path).map_err(at(&path))?;
-        Ok((Store { incidents, page }, decode(&bytes)))
+        Ok((Store { debts, incidents, page }, decode(&bytes)))
     }
 
-    /// Durable when it returns.
+    /// Debts noted under another address that nobody works on: of this very server, if it was reached by
+    /// another name then. The run id tells.
+    pub fn strays(&self) -> Vec<Debt> {
+        self.stray_pages().into_iter().map(|(_, debt)| debt).collect()
+    }
+
+    /// Pages that are locked are a living bgsafe's, ours among them.
+    fn stray_pages(&self) -> Vec<(File, Debt)> {
+        let read = |entry: io::Result<fs::DirEntry>| {
+            let path = entry.ok()?.path();
+            let page = OpenOptions::new().read(true).write(true).open(&path).ok()?;
+            flock(&page, FlockOperation::NonBlockingLockExclusive).ok()?;
+            Some((page, decode(&fs::read(&path).ok()?).ok()??))
+        };
+        fs::read_dir(&self.debts).into_iter().flatten().filter_map(read).collect()
+    }
+
+    /// Durable when it returns. The same debt under another address has moved here.
     pub fn write(&mut self, debt: &Debt) -> io::Result<()> {
-        self.overwrite(encode(debt))
+        self.overwrite(encode(debt))?;
+        for (page, stray) in self.stray_pages() {
+            if stray.run_id == debt.run_id {
+                page.write_all_at(&[b' '; SECTOR], 0)?;
+                page.sync_data()?;
+            }
+        }
+        Ok(())
     }
 
     /// Durably none when it returns.
@@ -222,6 +247,23 @@ mod tests {
         store.erase().unwrap();
         drop(store);
         assert_eq!(Store::open(dir.path(), "unix:/run/r.sock").unwrap().1, Ok(None));
+    }
+
+    #[test]
+    fn a_debt_under_another_address_is_found_and_moves() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut old, _) = Store::open(dir.path(), "unix:/run/r.sock").unwrap();
+        old.write(&debt()).unwrap();
+        let (mut new, found) = Store::open(dir.path(), "127.0.0.1:6379").unwrap();
+        assert_eq!((found, new.strays()), (Ok(None), vec![]), "its bgsafe lives");
+        drop(old);
+        assert_eq!(new.strays(), [debt()]);
+        let moved = Debt { address: "127.0.0.1:6379".into(), ..debt() };
+        new.write(&moved).unwrap();
+        assert_eq!(new.strays(), []);
+        assert_eq!(Store::open(dir.path(), "unix:/run/r.sock").unwrap().1, Ok(None));
+        drop(new);
+        assert_eq!(Store::open(dir.path(), "127.0.0.1:6379").unwrap().1, Ok(Some(moved)));
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub fn spawn(
         warn!("{why}: treated as none; if nobody chose it, the switch may have to be set back by hand");
         None
     });
+    let strays = store.strays();
     let mut incidents = store.incidents();
     store.close_left_open(&mut incidents, &params.settings.address);
     let (answers, stored) = inbox::unbounded_channel();
@@ -68,7 +69,7 @@ pub fn spawn(
     let jobs = store
         .start(move |result| drop(answers.send(result)))
         .map_err(|source| StoreError::Io { path, source })?;
-    let guard = Guard::new(params.settings.clone(), debt);
+    let guard = Guard::new(params.settings.clone(), debt).with_strays(strays);
     let start = Instant::now();
     let status = guard.status(clock(start), held(&gate));
     let shared = Arc::new(Shared::new(gate.clone(), status, incidents));

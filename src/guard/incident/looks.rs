@@ -3,6 +3,7 @@
 
 use super::{Action, Guard, Now, Unwind};
 use crate::config::WhenExposed;
+use crate::guard::debt::Debt;
 use crate::guard::dialogue::Talk;
 use crate::guard::evidence::{Look, Role, Target};
 use crate::guard::policy::{
@@ -53,6 +54,7 @@ impl Guard {
 
     /// The first look of a connection, against the debt: what did we, or our last life, leave?
     fn reconcile(&mut self, now: Now, look: &Look) {
+        self.claim_stray(look);
         let Some(debt) = self.debt.clone() else {
             self.reconciled = true;
             self.due = now.mono;
@@ -99,6 +101,16 @@ impl Guard {
             }
         }
         self.restore_in_doubt = false;
+    }
+
+    /// A debt of this very process, noted when it was reached under another address, is ours to pay.
+    fn claim_stray(&mut self, look: &Look) {
+        let of_this = |debt: &Debt| look.run_id.is(debt.run_id.clone()) && look.knob.is("no".to_string());
+        let Some(at) = self.strays.iter().position(of_this).filter(|_| self.debt.is_none()) else { return };
+        let debt = Debt { address: self.settings.address.clone(), ..self.strays.remove(at) };
+        self.debt = Some(debt.clone());
+        self.storing = true;
+        self.out.push_back(Action::WriteDebt(debt));
     }
 
     /// The switch reads the `no` that the debt tells of: go on where it was left.

@@ -111,11 +111,15 @@ impl Guard {
         }
         // Told in peace too: who starts us wants to know then, not in the night of the first refusal.
         let blocked = look.is_some_and(|l| l.run_id.known().is_none() || l.knob.known().is_none());
-        if blocked && self.journal.is_none() && self.settings.policy == Policy::Mitigate {
+        if (blocked || self.mute) && self.journal.is_none() && self.settings.policy == Policy::Mitigate {
             findings.push(Finding {
                 id: "config-blocked".into(),
                 severity: "warn".into(),
-                evidence: "bgsafe may not read INFO or CONFIG: a refusal can only be held, not cured".into(),
+                evidence: match self.mute {
+                    true => "bgsafe may not PING: no refusal can be confirmed, so each is delivered",
+                    false => "bgsafe may not read INFO or CONFIG: a refusal can only be held, not cured",
+                }
+                .into(),
                 remedy: self.remedy_config(),
                 applied: false,
             });

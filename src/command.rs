@@ -141,9 +141,15 @@ const WRITES: &str = "append bitfield bitop blmove blmpop blpop brpop brpoplpush
     zremrangebylex zremrangebyrank zremrangebyscore zunionstore";
 
 /// Neither, and nothing that later requests depend on.
-const EFFECTS: &str = "acl bgrewriteaof bgsave client cluster command config debug echo failover function info lastsave latency \
-    memory module publish pubsub replconf replicaof role save script shutdown slaveof slowlog spublish time wait waitaof \
-    xread";
+const EFFECTS: &str = "acl client cluster command config debug echo function info lastsave latency memory module publish pubsub \
+    replconf role script slowlog spublish time xread";
+
+/// What they answer speaks of the writes before them on the connection (`replication.c:waitCommand`): behind a write
+/// that is sent again they are asked again.
+const WITNESSES: [&str; 2] = ["wait", "waitaof"];
+
+/// Saves and changes of role: done before a write, they would not cover it if it were sent again behind them.
+const MILESTONES: &str = "bgrewriteaof bgsave failover replicaof save shutdown slaveof";
 
 /// Names with rules of their own.
 const SPECIALS: [(&str, Kind); 26] = [
@@ -212,13 +218,18 @@ impl Table {
     /// The built-in table.
     pub fn builtin() -> Self {
         let mut table = Table { slots: Box::new([None; SLOTS]), len: 0 };
-        for (names, kind) in [(READS, Kind::Read), (WRITES, Kind::Write), (EFFECTS, Kind::Effect)] {
+        let plain =
+            [(READS, Kind::Read), (WRITES, Kind::Write), (EFFECTS, Kind::Effect), (MILESTONES, Kind::State)];
+        for (names, kind) in plain {
             for name in names.split_ascii_whitespace() {
                 table.insert(name.as_bytes(), kind);
             }
         }
         for (name, kind) in SPECIALS {
             table.insert(name.as_bytes(), kind);
+        }
+        for name in WITNESSES {
+            table.insert(name.as_bytes(), Kind::Read);
         }
         table
     }
@@ -241,7 +252,7 @@ impl Table {
         }
         // A container reports no flag of its own; its writes are what matters.
         table.insert(b"xgroup", Kind::Write);
-        for name in ["object", "xinfo"] {
+        for name in ["object", "xinfo"].into_iter().chain(WITNESSES) {
             table.insert(name.as_bytes(), Kind::Read);
         }
         table
@@ -360,6 +371,8 @@ mod tests {
             (["CLIENT", "reply", "OFF"], Kind::ReplyOff),
             (["client", "REPLY", "on"], Kind::Effect),
             (["CLIENT", "SETNAME", "x"], Kind::Effect),
+            (["WAIT", "1", "0"], Kind::Read),
+            (["BGSAVE", "", ""], Kind::State),
             (["json.set", "k", ""], Kind::Unknown),
             (["a name that is far too long for any table", "", ""], Kind::Unknown),
             (["", "", ""], Kind::Unknown),
@@ -377,7 +390,11 @@ mod tests {
             (b"eval", true, false),
             (b"get", true, false),
             (b"xgroup", false, false),
+            (b"wait", false, false),
+            (b"save", false, false),
         ]);
+        assert_eq!(kind(&table, ["WAIT", "1", "0"]), Kind::Read);
+        assert_eq!(kind(&table, ["SAVE", "", ""]), Kind::State);
         assert_eq!(kind(&table, ["JSON.SET", "", ""]), Kind::Write);
         assert_eq!(kind(&table, ["JSON.GET", "", ""]), Kind::Read);
         assert_eq!(kind(&table, ["EVAL", "", ""]), Kind::Script);

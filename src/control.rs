@@ -51,9 +51,26 @@ pub enum ControlError {
     /// Answered what is not RESP2.
     #[error("upstream: {0}")]
     Protocol(String),
-    /// AUTH was refused.
-    #[error("upstream: AUTH refused: {0} (check --control-user and --control-password-file)")]
-    Auth(String),
+    /// The server wants somebody else, or nobody at all: AUTH refused, no AUTH given, too many clients.
+    #[error("upstream: {0} ({1})")]
+    Refused(String, &'static str),
+}
+
+const CHECK_PASSWORD: &str = "check --control-user and --control-password-file";
+
+/// An error that speaks of the connection, not of the command: `networking.c:acceptCommonHandler` and
+/// `server.c:processCommand`.
+fn turned_away(why: &str) -> Option<ControlError> {
+    let cure = if why.starts_with("NOAUTH") {
+        CHECK_PASSWORD
+    } else if why.starts_with("ERR max number of clients") {
+        "raise maxclients on the server"
+    } else if why.starts_with("DENIED") {
+        "give the server a password, or turn its protected mode off"
+    } else {
+        return None;
+    };
+    Some(ControlError::Refused(why.to_string(), cure))
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -86,13 +103,18 @@ impl Control {
             let words = ["AUTH".to_string()].into_iter().chain(user.clone()).chain([password.0.clone()]);
             let replies = control.exchange(&[words.collect()], EXCHANGE_TIMEOUT).await?;
             if let [Frame::Error(why)] = replies.as_slice() {
-                return Err(ControlError::Auth(why.to_string()));
+                return Err(
+                    turned_away(why).unwrap_or(ControlError::Refused(why.to_string(), CHECK_PASSWORD))
+                );
             }
         }
-        // A name is a courtesy to whoever reads CLIENT LIST: a refusal of it changes nothing.
+        // A name is a courtesy to whoever reads CLIENT LIST: a refusal of the name changes nothing, one
+        // of the whole connection does.
         let name = ["CLIENT", "SETNAME", &endpoint.name].map(String::from).to_vec();
-        control.exchange(&[name], EXCHANGE_TIMEOUT).await?;
-        Ok(control)
+        match control.exchange(&[name], EXCHANGE_TIMEOUT).await?.as_slice() {
+            [Frame::Error(why)] => turned_away(why).map_or(Ok(control), Err),
+            _ => Ok(control),
+        }
     }
 
     /// Asks one thing. `sightings` is read just before the last batch is sent: what was sighted by

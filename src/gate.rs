@@ -7,7 +7,7 @@
 //! never be mistaken for one that is younger, whatever the threads do in between.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -51,6 +51,7 @@ pub struct Gate {
     last: Mutex<Option<Refusal>>,
     waiting: Mutex<BTreeMap<Place, Waker>>,
     sighted: Notify,
+    closed: AtomicBool,
 }
 
 impl Gate {
@@ -67,6 +68,7 @@ impl Gate {
             last: Mutex::new(None),
             waiting: Mutex::new(BTreeMap::new()),
             sighted: Notify::new(),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -154,7 +156,17 @@ impl Gate {
 
     /// Changes the posture. Waiting sessions learn of it by [`Gate::wake`].
     pub fn set_posture(&self, posture: Posture) {
-        self.posture.store(posture as u8, Release);
+        if !self.closed.load(Acquire) {
+            self.posture.store(posture as u8, Release);
+        }
+    }
+
+    /// We leave: from now on refusals are delivered, whatever the guard says, and what waits ends with the
+    /// server's own error instead of a cut. Called on the guard's own thread, so it has the last word.
+    pub fn close(&self) {
+        self.closed.store(true, Release);
+        self.posture.store(Posture::Refuse as u8, Release);
+        self.wake(usize::MAX);
     }
 
     /// The server was heard accepting a gated command after `sightings` tickets had been issued.
@@ -221,6 +233,15 @@ mod tests {
         assert!(gate.hold(1, 60) && !gate.hold(1, 41) && gate.hold(2, 40));
         gate.unhold(1, 60);
         assert_eq!(gate.held(), (2, 40));
+    }
+
+    #[test]
+    fn a_closed_gate_refuses_whatever_the_guard_says() {
+        let gate = gate();
+        gate.set_posture(Posture::Hold);
+        gate.close();
+        gate.set_posture(Posture::Hold);
+        assert_eq!(gate.posture(), Posture::Refuse);
     }
 
     #[test]

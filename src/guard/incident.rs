@@ -132,6 +132,12 @@ pub struct Guard {
     storing: bool,
     /// What was told to [`Action::WriteDebt`] last and not erased since.
     debt: Option<Debt>,
+    /// Debts that the disk has under other addresses: this server's, if the run id is.
+    strays: Vec<Debt>,
+    /// PING is forbidden to us: nobody will ever open a ticket.
+    mute: bool,
+    /// The disk may still tell of a debt that is none: to be erased before anybody reads it.
+    stale_note: bool,
     /// We set the switch to `no` and did not put it back.
     lowered: bool,
     /// A transaction that lowers was sent and its answer never came.
@@ -187,6 +193,9 @@ impl Guard {
             talking: None,
             storing: false,
             debt,
+            strays: Vec::new(),
+            mute: false,
+            stale_note: false,
             lowered: false,
             lower_in_doubt: false,
             restore_in_doubt: false,
@@ -215,6 +224,12 @@ impl Guard {
         }
     }
 
+    /// What the disk knows of other addresses: the server may have been reached by another name.
+    pub fn with_strays(mut self, strays: Vec<Debt>) -> Self {
+        self.strays = strays;
+        self
+    }
+
     /// Takes an event in.
     pub fn handle(&mut self, now: Now, event: Event) {
         self.revision += 1;
@@ -227,11 +242,6 @@ impl Guard {
             }
             Event::Up => {
                 self.up = true;
-                self.down_since = None;
-                // What an incident wants instead is found out by the first PING.
-                if self.phase != Phase::Exposed {
-                    self.set_posture(Posture::Forward);
-                }
                 self.reconciled = false;
                 self.config_refused = false;
                 self.due = now.mono;
@@ -240,6 +250,11 @@ impl Guard {
             Event::Answered { sightings, answer } => {
                 let talk = self.talking.take();
                 debug_assert!(talk.is_some(), "an answer nobody asked for: {answer:?}");
+                // A connection that is accepted and cut off tells nothing: sight begins with an answer. What
+                // an incident wants instead of Forward is found out by the first PING.
+                if self.down_since.take().is_some() && self.phase != Phase::Exposed {
+                    self.set_posture(Posture::Forward);
+                }
                 self.answered(now, sightings, answer);
             }
             Event::Stored(result) => self.stored(now, result),
@@ -259,9 +274,10 @@ impl Guard {
 
     /// When to send [`Event::Timer`], if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Duration> {
-        if let Some(since) = self.down_since {
-            return (self.posture != Posture::Refuse && self.settings.policy != Policy::Observe)
-                .then_some(since + BLIND_AFTER);
+        let patient = self.posture != Posture::Refuse && self.settings.policy != Policy::Observe;
+        let blind = self.down_since.filter(|_| patient).map(|since| since + BLIND_AFTER);
+        if blind.is_some() || !self.up {
+            return blind;
         }
         let idle = self.up && self.talking.is_none() && !self.storing;
         let eager = self.reconciled && self.is_open() && self.unproven();
@@ -338,7 +354,7 @@ impl Guard {
         // Watch the server closely at first: its own retry may end the matter.
         self.due = now.mono;
         match row.course {
-            Course::Observe => self.say(now, "only watching", format!("{}; would lower the switch", row.why)),
+            Course::Observe => self.only_watch(now),
             Course::Freeze => self.freeze(now),
             Course::Refuse => {
                 self.set_posture(Posture::Refuse);

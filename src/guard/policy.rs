@@ -32,6 +32,8 @@ pub const LOOK_FRESH: Duration = Duration::from_secs(2);
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between PINGs while the AOF refuses: it heals within one of the server's own loops.
 pub const AOF_PROBE_EVERY: Duration = Duration::from_millis(100);
+/// Between looks while a budget of changes is being spent.
+pub const COUNT_EVERY: Duration = Duration::from_millis(100);
 /// Between looks while a child runs: from, to, and to after the first minute.
 pub const CHILD_POLL: (Duration, Duration, Duration) =
     (Duration::from_millis(20), Duration::from_millis(250), Duration::from_secs(1));

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use redis_protocol::resp2::decode::decode_bytes;
 
 use super::debt::{self, Debt};
-use super::dialogue::{Answer, Command, Dialogue, Next, Talk};
+use super::dialogue::{Answer, Command, Dialogue, Heard, Next, Talk};
 use super::incident::{Action, Event, Guard, Now};
 use super::policy::Settings;
 use super::record::{Incident, Outcome, Phase};
@@ -63,6 +63,8 @@ struct World {
     rng: Rng,
     /// Lost connections and torn writes happen by chance.
     chaos: bool,
+    /// So many writes of the page still fail.
+    bad_writes: u32,
     up: bool,
     up_at: u64,
     posture: Posture,
@@ -93,6 +95,7 @@ impl World {
             page: debt_blank(),
             rng: Rng(seed),
             chaos: false,
+            bad_writes: 0,
             up: false,
             up_at: EPOCH,
             posture: Posture::Forward,
@@ -194,6 +197,12 @@ impl World {
             self.page[..tear].copy_from_slice(&page[..tear]);
             self.tell(format!("torn at {tear}"));
             return Err(Crash);
+        }
+        if self.bad_writes > 0 {
+            self.bad_writes -= 1;
+            let now = self.clock();
+            self.guard.handle(now, Event::Stored(Err("I/O error".into())));
+            return Ok(());
         }
         self.page = page;
         self.step()?;
@@ -499,6 +508,8 @@ fn policies_hold_and_observe_never_touch_the_switch() {
         };
         assert_eq!((world.guard.phase(), world.posture), (phase, posture), "{}", world.story);
         assert_eq!(world.sent > 0, policy == Policy::Hold);
+        let told = |words| world.guard.record().unwrap().timeline.iter().any(|e| e.detail.contains(words));
+        assert_eq!(told("would lower the switch"), policy == Policy::Observe, "{}", world.story);
         let more = [(5000, WELL), (12_000, Hand::Bgsave)];
         world.run(30_000, &more);
         world.converged();
@@ -547,7 +558,8 @@ fn a_spent_budget_puts_the_switch_back_unproved_or_goes_on_telling() {
     world.run(6000, &[(2000, DISK), (2010, Hand::Bgsave)]);
     assert_eq!(world.guard.phase(), Phase::Exposed, "{}", world.story);
     let exposed = world.guard.record().unwrap().changes_exposed;
-    assert!((20..80).contains(&exposed), "{exposed}\n{}", world.story);
+    // A write every 37 ms, a look every 100 ms.
+    assert!((20..25).contains(&exposed), "{exposed}\n{}", world.story);
 }
 
 #[test]
@@ -590,6 +602,79 @@ fn a_blind_guard_delivers_refusals_and_sees_again() {
     world.run(40_000, &[(11_500, WELL)]);
     world.converged();
     assert_eq!(outcomes(&world), [Outcome::Rearmed], "{}", world.story);
+}
+
+/// A server that is full accepts, says so and hangs up: as good as none.
+#[test]
+fn a_connection_that_never_answers_leaves_the_guard_blind() {
+    let mut guard = Guard::new(settings(), None);
+    let at = |ms| Now { mono: Duration::from_millis(ms), unix_ms: EPOCH + ms };
+    for ms in (0..6000).step_by(50) {
+        guard.handle(at(ms), Event::Up);
+        guard.handle(at(ms + 1), Event::Down("closed".into()));
+    }
+    assert_eq!(guard.posture(), Posture::Refuse);
+    guard.handle(at(6000), Event::Up);
+    let answer = Answer::Looked(Box::default());
+    guard.handle(at(6001), Event::Answered { sightings: 0, answer });
+    assert_eq!(guard.posture(), Posture::Forward);
+}
+
+/// Left on disk it would make the next life take the operator's own `no` for ours.
+#[test]
+fn a_debt_that_could_not_be_erased_is_erased_later() {
+    let mut world = World::new(1, settings());
+    world.run(2100, &[(2000, FORK), (2010, Hand::Bgsave), (2011, WELL)]);
+    assert!(world.debt().is_some(), "{}", world.story);
+    world.bad_writes = 2;
+    world.run(10_000, &[]);
+    assert_eq!(outcomes(&world), [Outcome::Rearmed], "{}", world.story);
+    world.converged();
+    world.hand(Hand::SetKnob(false));
+    world.crash();
+    world.run(20_000, &[]);
+    assert!(!world.fake.knob, "{}", world.story);
+}
+
+/// Every refusal would wait for its whole hold time, and for nothing.
+#[test]
+fn who_may_not_ping_delivers_refusals_and_says_why() {
+    let mut guard = Guard::new(settings(), None);
+    let at = |ms| Now { mono: Duration::from_millis(ms), unix_ms: EPOCH + ms };
+    guard.handle(at(0), Event::Up);
+    guard.handle(at(1), Event::Answered { sightings: 0, answer: Answer::Looked(Box::default()) });
+    guard.handle(at(2), Event::Sighted { sightings: 1, refusal: None });
+    let probed = |heard| Answer::Probed { heard, role: super::evidence::Fact::Unknown };
+    let noperm = Heard::Other("NOPERM this user has no permissions to run the 'ping' command".into());
+    guard.handle(at(3), Event::Answered { sightings: 1, answer: probed(noperm) });
+    assert_eq!((guard.phase(), guard.posture()), (Phase::Quiet, Posture::Refuse));
+    let finding = &guard.status(at(4), super::record::Held::default()).findings[0];
+    assert!(finding.id == "config-blocked" && finding.evidence.contains("may not PING"), "{finding:?}");
+    guard.handle(at(1004), Event::Timer);
+    guard.handle(at(1005), Event::Answered { sightings: 1, answer: probed(Heard::Pong) });
+    assert_eq!(guard.posture(), Posture::Forward);
+}
+
+#[test]
+fn a_debt_noted_under_another_address_is_paid() {
+    let mut world = World::new(1, settings());
+    world.run(2100, &[(2000, FORK), (2010, Hand::Bgsave), (2011, WELL)]);
+    let debt = world.debt().expect("lowered");
+    let stray = Debt { address: "unix:/run/redis.sock".into(), ..debt };
+    world.page = debt_blank();
+    world.crash();
+    world.guard = Guard::new(settings(), None).with_strays(vec![stray]);
+    world.run(20_000, &[]);
+    world.converged();
+    assert!(world.fake.knob && outcomes(&world) == [Outcome::Rearmed], "{}", world.story);
+}
+
+#[test]
+fn who_may_not_read_config_is_told_so_in_peace() {
+    let world = scenario(settings(), 3000, &[(500, NO_CONFIG)]);
+    assert_eq!(world.guard.phase(), Phase::Quiet);
+    let status = world.guard.status(world.clock(), super::record::Held::default());
+    assert_eq!(status.findings[0].id, "config-blocked");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use tracing::warn;
 
 use super::debt::{Debt, DebtError, SECTOR, decode, encode};
-use super::record::Incident;
+use super::record::{Entry, Incident, Outcome, Phase};
 
 /// Incident files kept; older ones are removed.
 pub const INCIDENTS_MOST: usize = 200;
@@ -40,6 +40,7 @@ pub enum StoreError {
 /// See the module's page.
 #[derive(Debug)]
 pub struct Store {
+    debts: PathBuf,
     incidents: PathBuf,
     page: File,
 }
@@ -69,12 +70,36 @@ impl Store {
             return Err(StoreError::Busy(path));
         }
         let bytes = fs::read(&path).map_err(at(&path))?;
-        Ok((Store { incidents, page }, decode(&bytes)))
+        Ok((Store { debts, incidents, page }, decode(&bytes)))
     }
 
-    /// Durable when it returns.
+    /// Debts noted under another address that nobody works on: of this very server, if it was reached by
+    /// another name then. The run id tells.
+    pub fn strays(&self) -> Vec<Debt> {
+        self.stray_pages().into_iter().map(|(_, debt)| debt).collect()
+    }
+
+    /// Pages that are locked are a living bgsafe's, ours among them.
+    fn stray_pages(&self) -> Vec<(File, Debt)> {
+        let read = |entry: io::Result<fs::DirEntry>| {
+            let path = entry.ok()?.path();
+            let page = OpenOptions::new().read(true).write(true).open(&path).ok()?;
+            flock(&page, FlockOperation::NonBlockingLockExclusive).ok()?;
+            Some((page, decode(&fs::read(&path).ok()?).ok()??))
+        };
+        fs::read_dir(&self.debts).into_iter().flatten().filter_map(read).collect()
+    }
+
+    /// Durable when it returns. The same debt under another address has moved here.
     pub fn write(&mut self, debt: &Debt) -> io::Result<()> {
-        self.overwrite(encode(debt))
+        self.overwrite(encode(debt))?;
+        for (page, stray) in self.stray_pages() {
+            if stray.run_id == debt.run_id {
+                page.write_all_at(&[b' '; SECTOR], 0)?;
+                page.sync_data()?;
+            }
+        }
+        Ok(())
     }
 
     /// Durably none when it returns.
@@ -95,7 +120,11 @@ impl Store {
         let json = serde_json::to_vec_pretty(incident)?;
         let path = self.incidents.join(format!("{}.json", file_name(&incident.id)));
         let new = path.with_extension("json.new");
-        fs::write(&new, json)?;
+        if let Err(full) = fs::write(&new, json) {
+            // A half of it would only keep the disk full.
+            let _ = fs::remove_file(&new);
+            return Err(full);
+        }
         let fresh = !path.exists();
         fs::rename(&new, &path)?;
         if fresh {
@@ -114,6 +143,22 @@ impl Store {
         names.sort();
         let read = |path: &PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
         names.iter().rev().take(INCIDENTS_MOST).filter_map(read).collect()
+    }
+
+    /// Records of `upstream` that a bgsafe did not live to close. What goes on is told under an incident of
+    /// its own, so an open record is always the present one.
+    pub fn close_left_open(&self, incidents: &mut [Incident], upstream: &str) {
+        let left_open = |i: &&mut Incident| i.outcome.is_none() && i.upstream == upstream;
+        for incident in incidents.iter_mut().filter(left_open) {
+            let (at_ms, phase) = incident.timeline.last().map_or((0, Phase::Quiet), |e| (e.at_ms, e.phase));
+            let detail = "before the incident did; what was left is told in the next one".to_string();
+            incident.timeline.push(Entry { at_ms, phase, event: "bgsafe ended".to_string(), detail });
+            incident.closed_after_ms = Some(at_ms);
+            incident.outcome = Some(Outcome::Operator);
+            if let Err(e) = self.save(incident) {
+                warn!(incident = incident.id, "incident record not written: {e}");
+            }
+        }
     }
 
     fn names(&self) -> io::Result<Vec<PathBuf>> {
@@ -202,6 +247,36 @@ mod tests {
         store.erase().unwrap();
         drop(store);
         assert_eq!(Store::open(dir.path(), "unix:/run/r.sock").unwrap().1, Ok(None));
+    }
+
+    #[test]
+    fn a_debt_under_another_address_is_found_and_moves() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut old, _) = Store::open(dir.path(), "unix:/run/r.sock").unwrap();
+        old.write(&debt()).unwrap();
+        let (mut new, found) = Store::open(dir.path(), "127.0.0.1:6379").unwrap();
+        assert_eq!((found, new.strays()), (Ok(None), vec![]), "its bgsafe lives");
+        drop(old);
+        assert_eq!(new.strays(), [debt()]);
+        let moved = Debt { address: "127.0.0.1:6379".into(), ..debt() };
+        new.write(&moved).unwrap();
+        assert_eq!(new.strays(), []);
+        assert_eq!(Store::open(dir.path(), "unix:/run/r.sock").unwrap().1, Ok(None));
+        drop(new);
+        assert_eq!(Store::open(dir.path(), "127.0.0.1:6379").unwrap().1, Ok(Some(moved)));
+    }
+
+    #[test]
+    fn a_record_that_its_bgsafe_did_not_live_to_close_is_closed_by_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path(), "a:1").unwrap();
+        for (second, upstream) in [(1, "a:1"), (2, "b:2")] {
+            let now = Now { mono: std::time::Duration::ZERO, unix_ms: second * 1000 };
+            store.save(Journal::open(now, 1, upstream, Variant::Rdb).record()).unwrap();
+        }
+        store.close_left_open(&mut store.incidents(), "a:1");
+        let outcomes: Vec<_> = store.incidents().into_iter().map(|i| (i.upstream, i.outcome)).collect();
+        assert_eq!(outcomes, [("b:2".into(), None), ("a:1".into(), Some(Outcome::Operator))]);
     }
 
     #[test]

@@ -12,21 +12,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc as inbox;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::feed::{PhaseChange, Shared, Tally, held, lock};
 use super::incident::{Action, Event, Guard, Now};
 use super::journal::rfc3339;
-use super::policy::Settings;
 use super::record::{Incident, Phase};
 use super::store::{Job, Store, StoreError};
-use crate::config::Config;
-use crate::control::{Control, ControlError, Endpoint};
+use crate::control::{Control, ControlError};
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::posture::Posture;
+
+pub use params::Params;
+
+mod params;
 
 /// Sessions woken in one step, and the pause after it: ten thousand held writes do not arrive as one.
 const WAKE_STEP: (usize, Duration) = (128, Duration::from_millis(1));
@@ -36,40 +38,6 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::fr
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long after the end the counters of an incident may still move: holds end a little later.
 const SETTLE: Duration = Duration::from_secs(10);
-
-/// What a supervisor needs to know.
-#[derive(Clone, Debug)]
-pub struct Params {
-    /// The control connection.
-    pub endpoint: Endpoint,
-    /// The operator's choices.
-    pub settings: Settings,
-    /// Debts and incident records.
-    pub state_dir: std::path::PathBuf,
-}
-
-impl Params {
-    /// From the merged configuration.
-    pub fn new(config: &Config) -> Self {
-        let nonce = (std::process::id() & 0xffff) as u16;
-        Params {
-            endpoint: Endpoint {
-                address: config.upstream.clone(),
-                credentials: config.credentials.clone(),
-                name: format!("bgsafe:{nonce:04x}"),
-            },
-            settings: Settings {
-                address: config.upstream.to_string(),
-                policy: config.policy,
-                exposure_time: config.exposure_time,
-                exposure_changes: config.exposure_changes,
-                when_exposed: config.when_exposed,
-                nonce,
-            },
-            state_dir: config.state_dir.clone(),
-        }
-    }
-}
 
 /// A running guard. Dropping it leaves the task running; abort [`Supervisor::task`] to end it as a
 /// crash would, cancel the token to end it as an operator would.
@@ -93,13 +61,15 @@ pub fn spawn(
         warn!("{why}: treated as none; if nobody chose it, the switch may have to be set back by hand");
         None
     });
-    let incidents = store.incidents();
+    let strays = store.strays();
+    let mut incidents = store.incidents();
+    store.close_left_open(&mut incidents, &params.settings.address);
     let (answers, stored) = inbox::unbounded_channel();
     let path = params.state_dir.clone();
     let jobs = store
         .start(move |result| drop(answers.send(result)))
         .map_err(|source| StoreError::Io { path, source })?;
-    let guard = Guard::new(params.settings.clone(), debt);
+    let guard = Guard::new(params.settings.clone(), debt).with_strays(strays);
     let start = Instant::now();
     let status = guard.status(clock(start), held(&gate));
     let shared = Arc::new(Shared::new(gate.clone(), status, incidents));
@@ -113,10 +83,14 @@ pub fn spawn(
         jobs,
         stored,
         store_by: None,
+        stale: 0,
         start,
         control: None,
         line: None,
         retry: RECONNECT.0,
+        answers: false,
+        failed: String::new(),
+        found: Vec::new(),
         wakes: 0,
         alarmed: None,
         base: Tally::default(),
@@ -142,10 +116,17 @@ struct Shell {
     stored: inbox::UnboundedReceiver<Result<(), String>>,
     /// A job of the debt is under way; when its time is up.
     store_by: Option<Instant>,
+    /// Jobs of the debt that were given up and will still be answered: not the answer that is awaited.
+    stale: usize,
     start: Instant,
     control: Option<Control>,
     line: Option<Pin<Box<dyn Future<Output = Line> + Send>>>,
     retry: Duration,
+    /// Has this connection answered yet, and which failure was told last?
+    answers: bool,
+    failed: String,
+    /// Findings the log has told of, so that each is told once.
+    found: Vec<String>,
     /// Steps of waking still to be made.
     wakes: usize,
     /// When the first unanswered sighting was heard of.
@@ -177,8 +158,13 @@ impl Shell {
                 () = shutdown.cancelled() => break,
                 line = wait_line(&mut self.line) => self.heard(line),
                 Some(result) = self.stored.recv() => {
-                    // An answer that comes after its time was given up.
-                    if self.store_by.take().is_some() {
+                    if self.stale > 0 {
+                        self.stale -= 1;
+                    } else {
+                        self.store_by = None;
+                        if let Err(why) = &result {
+                            warn!(side = "host", "the debt's page could not be written: {why}; look at --state-dir");
+                        }
                         self.tell(Event::Stored(result));
                     }
                 }
@@ -194,13 +180,14 @@ impl Shell {
                 }
                 () = until(by) => {
                     self.store_by = None;
+                    self.stale += 1;
                     self.tell(Event::Stored(Err(format!("not durable within {STORE_TIMEOUT:?}"))));
                 }
                 () = until(deadline) => self.tell(Event::Timer),
                 () = sleep(Duration::from_millis(100)), if settle => self.settle(),
             }
         }
-        self.end();
+        self.end().await;
     }
 
     fn tell(&mut self, event: Event) {
@@ -266,27 +253,38 @@ impl Shell {
         match line {
             Line::Connected(Ok(control)) => {
                 self.control = Some(control);
-                self.retry = RECONNECT.0;
-                info!(upstream = self.params.settings.address, "control connection up");
                 self.tell(Event::Up);
             }
-            Line::Connected(Err(why)) => {
-                debug!(upstream = self.params.settings.address, "control connection: {why}");
-                let pause = self.retry;
-                self.retry = (pause * 2).min(RECONNECT.1);
-                self.connect(pause);
-                self.tell(Event::Down(why.to_string()));
-            }
+            Line::Connected(Err(why)) | Line::Answered(_, Err(why)) => self.lost(&why),
             Line::Answered(control, Ok((sightings, answer))) => {
                 self.control = Some(control);
+                if !std::mem::replace(&mut self.answers, true) {
+                    self.retry = RECONNECT.0;
+                    self.failed.clear();
+                    info!(upstream = self.params.settings.address, "control connection up");
+                }
                 self.tell(Event::Answered { sightings, answer });
             }
-            Line::Answered(control, Err(why)) => {
-                drop(control);
-                self.connect(RECONNECT.0);
-                self.tell(Event::Down(why.to_string()));
-            }
         }
+    }
+
+    /// A connection counts as one when something was answered on it: a server that accepts and hangs up
+    /// is asked less and less often, and told of once.
+    fn lost(&mut self, why: &ControlError) {
+        self.answers = false;
+        let words = why.to_string();
+        if self.failed != words {
+            warn!(
+                side = "upstream",
+                address = self.params.settings.address,
+                "no control connection, so refusals cannot be cured: {words}"
+            );
+            self.failed.clone_from(&words);
+        }
+        let pause = self.retry;
+        self.retry = (pause * 2).min(RECONNECT.1);
+        self.connect(pause);
+        self.tell(Event::Down(words));
     }
 
     fn connect(&mut self, pause: Duration) {
@@ -370,7 +368,16 @@ impl Shell {
     }
 
     fn publish(&mut self) {
-        self.shared.set_status(self.guard.status(clock(self.start), held(&self.gate)));
+        let status = self.guard.status(clock(self.start), held(&self.gate));
+        self.found.retain(|id| status.findings.iter().any(|finding| finding.id == *id));
+        for finding in &status.findings {
+            if !self.found.contains(&finding.id) {
+                let (id, evidence, remedy) = (&finding.id, &finding.evidence, &finding.remedy);
+                warn!(upstream = self.params.settings.address, finding = id, "{evidence}; cure: {remedy}");
+                self.found.push(id.clone());
+            }
+        }
+        self.shared.set_status(status);
         if let Some(record) = self.guard.record() {
             let mut record = record.clone();
             self.base.fill(&Tally::read(&self.metrics), &mut record);
@@ -378,7 +385,7 @@ impl Shell {
         }
     }
 
-    fn end(&mut self) {
+    async fn end(mut self) {
         self.settle_now();
         if let Some(record) = self.guard.record() {
             let mut record = Box::new(record.clone());
@@ -393,6 +400,11 @@ impl Shell {
                 "leaving with the switch down: saves are not proved. The next bgsafe restores it; by hand: {payment}"
             );
         }
+        // The store's thread ends with its last job, and with it the other end of this channel: a process
+        // that left before would cut a record short.
+        drop(self.jobs);
+        let told = async { while self.stored.recv().await.is_some() {} };
+        let _ = timeout(STORE_TIMEOUT, told).await;
     }
 }
 

@@ -51,9 +51,7 @@ const WITHHOLD_MAX: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A listener.
-    #[error(
-        "bgsafe cannot listen on {address}: {error}; stop what listens there, or choose another --listen"
-    )]
+    #[error("cannot listen on {address}: {error}; stop what listens there, or choose another --listen")]
     Listen {
         /// Where.
         address: Address,
@@ -61,9 +59,7 @@ pub enum RunError {
         error: io::Error,
     },
     /// The admin listener.
-    #[error(
-        "bgsafe cannot listen on admin address {address}: {error}; choose another --admin, or --admin off"
-    )]
+    #[error("cannot listen on admin address {address}: {error}; choose another --admin, or --admin off")]
     Admin {
         /// Where.
         address: String,
@@ -74,7 +70,7 @@ pub enum RunError {
     #[error(transparent)]
     State(#[from] StoreError),
     /// Threads, reactors, signal handlers.
-    #[error("bgsafe cannot start: {0}; look at ulimit -u and ulimit -n")]
+    #[error("cannot start: {0}; look at ulimit -u and ulimit -n")]
     System(#[from] io::Error),
 }
 
@@ -107,7 +103,8 @@ async fn serve(config: Config) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new(config.workers));
     let params = Params::new(&config);
     let endpoint = params.endpoint.clone();
-    let guard = supervisor::spawn(params, Arc::clone(&shared.gate), Arc::clone(&metrics), closing.clone())?;
+    let gate = Arc::clone(&shared.gate);
+    let guard = supervisor::spawn(params, Arc::clone(&gate), Arc::clone(&metrics), closing.clone())?;
     let workers: io::Result<Vec<_>> = (0..config.workers)
         .map(|n| {
             let stats = Arc::clone(&metrics.workers[n]);
@@ -143,8 +140,13 @@ async fn serve(config: Config) -> Result<(), RunError> {
     info!(signal, sessions, "draining: sessions may finish what they are at");
     house.serving.store(false, Relaxed);
     draining.cancel();
-    let deadline = Instant::now() + DRAIN_TIME + Duration::from_millis(500);
+    let closes = Instant::now() + DRAIN_TIME;
+    let deadline = closes + Duration::from_millis(500);
     while workers.iter().any(|w| w.load() > 0) && Instant::now() < deadline {
+        if Instant::now() >= closes {
+            // Longer than we may stay: what is held gets the server's own answer, not a cut.
+            gate.close();
+        }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(10)) => {}
             _ = int.recv() => break,

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::Table;
@@ -24,6 +25,9 @@ use crate::session::shell::{Drain, Session, World};
 
 use super::stream::Stream;
 use super::upstream;
+
+/// How long a client that cannot be served is listened to after it was told so.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A client's socket between the listener's thread and a worker's.
 #[derive(Debug)]
@@ -139,8 +143,9 @@ async fn serve(
         Ok(up) => up,
         Err(error) => {
             tracing::warn!(side = "upstream", address = %shared.upstream, %error, "cannot connect");
-            refuse(down, &format!("ERR bgsafe: upstream {} cannot be reached: {error}", shared.upstream))
-                .await;
+            let text = format!("ERR bgsafe: upstream {} cannot be reached: {error}", shared.upstream);
+            // Boxed, or every session would be as large as this one becomes.
+            Box::pin(refuse(down, &text)).await;
             return SessionEnd::UpstreamUnreachable;
         }
     };
@@ -159,8 +164,21 @@ async fn serve(
 async fn refuse(down: Stream, text: &str) {
     let mut bytes = Vec::new();
     encode::error(&mut bytes, text);
-    let _ = match down {
-        Stream::Tcp(mut io) => io.write_all(&bytes).await,
-        Stream::Unix(mut io) => io.write_all(&bytes).await,
-    };
+    let _ = timeout(LINGER, async {
+        match down {
+            Stream::Tcp(io) => tell(io, &bytes).await,
+            Stream::Unix(io) => tell(io, &bytes).await,
+        }
+    })
+    .await;
+}
+
+/// Writes, and reads away what the client has sent: closed with that unread, the connection would be reset
+/// and the words perhaps lost with it.
+async fn tell(mut io: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> io::Result<()> {
+    io.write_all(bytes).await?;
+    io.shutdown().await?;
+    let mut sink = [0; 4096];
+    while io.read(&mut sink).await? > 0 {}
+    Ok(())
 }

@@ -246,6 +246,11 @@ impl Session {
             && self.down.carry.is_empty()
     }
 
+    /// A request, or a budget, ended a hold: its replies go in the next round, nothing else need come first.
+    fn owes_replies(&self) -> bool {
+        !self.core.down.is_empty() && self.down.out.is_empty() && !self.down.write_closed
+    }
+
     fn has_finished(&self) -> bool {
         self.up.read_closed && self.down.write_closed
     }
@@ -361,7 +366,7 @@ impl Session {
             while requests < ROUNDS_MAX && self.pump_requests(cx, scratch, now).is_ready() {
                 requests += 1;
             }
-            let moved = self.poll_hold(cx, now).is_ready();
+            let moved = self.poll_hold(cx, now).is_ready() || self.owes_replies();
             if self.has_finished() {
                 return;
             }

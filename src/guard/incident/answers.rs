@@ -38,9 +38,15 @@ impl Guard {
             Heard::Pong => self.pong(now, sightings),
             Heard::Refused(refusal, text) => self.refused(now, refusal.variant, text),
             Heard::Other(text) => {
+                self.mute = text.starts_with("NOPERM") || text.starts_with("ERR unknown command");
                 self.say(now, "ping answered otherwise", text);
-                self.probe_after = now.mono + AGAIN;
-                self.due = now.mono + AGAIN;
+                let wait = if self.mute { LOOK_EVERY } else { AGAIN };
+                self.probe_after = now.mono + wait;
+                self.due = now.mono + wait;
+                if self.mute {
+                    // Nobody will ever open a ticket: to withhold refusals would only delay them.
+                    self.set_posture(Posture::Refuse);
+                }
             }
         }
     }
@@ -49,11 +55,15 @@ impl Guard {
 
     /// Gated commands pass: every ticket issued before that PING is good.
     fn pong(&mut self, now: Now, sightings: u64) {
+        self.mute = false;
         self.opened = self.opened.max(sightings);
         self.suspicious = false;
         self.out.push_back(Action::OpenThrough(sightings));
         match self.phase {
-            Phase::Quiet => self.first = None,
+            Phase::Quiet => {
+                self.first = None;
+                self.set_posture(Posture::Forward);
+            }
             Phase::Alarmed
             | Phase::Holding
             | Phase::Exposed

@@ -4,6 +4,7 @@ use super::{Action, Guard, Now};
 use crate::config::Policy;
 use crate::guard::debt::{Debt, VERSION};
 use crate::guard::dialogue::Talk;
+use crate::guard::policy::{Course, Facts, course};
 use crate::guard::record::{Finding, Phase};
 use crate::posture::Posture;
 
@@ -39,6 +40,7 @@ impl Guard {
             incident,
         };
         self.debt = Some(debt.clone());
+        self.stale_note = false;
         self.storing = true;
         self.out.push_back(Action::WriteDebt(debt));
     }
@@ -48,6 +50,27 @@ impl Guard {
             self.storing = true;
             self.out.push_back(Action::EraseDebt);
         }
+    }
+
+    /// While nothing is owed: what could not be erased is tried again.
+    pub(super) fn erase_stale_note(&mut self) {
+        if self.debt.is_none() && std::mem::take(&mut self.stale_note) {
+            self.storing = true;
+            self.out.push_back(Action::EraseDebt);
+        }
+    }
+
+    /// Policy observe: tells what another policy would have done.
+    pub(super) fn only_watch(&mut self, now: Now) {
+        let would = course(&Facts { policy: Policy::Mitigate, ..self.facts(now) });
+        let what = match would.course {
+            Course::Lower | Course::Look | Course::Observe => "would lower the switch and try a BGSAVE",
+            Course::ParkAof => "would park writes until the append-only file heals",
+            Course::Park => "would park writes and try a BGSAVE",
+            Course::Freeze => "would park writes and touch nothing",
+            Course::Refuse => "would deliver refusals and try a BGSAVE",
+        };
+        self.say(now, "only watching", format!("policy observe; mitigate {what}: {}", would.why));
     }
 
     pub(super) fn freeze(&mut self, now: Now) {

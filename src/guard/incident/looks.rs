@@ -3,9 +3,12 @@
 
 use super::{Action, Guard, Now, Unwind};
 use crate::config::WhenExposed;
+use crate::guard::debt::Debt;
 use crate::guard::dialogue::Talk;
 use crate::guard::evidence::{Look, Role, Target};
-use crate::guard::policy::{AOF_PROBE_EVERY, CHILD_POLL, Course, LOOK_EVERY, STUCK_AFTER, course};
+use crate::guard::policy::{
+    AOF_PROBE_EVERY, CHILD_POLL, COUNT_EVERY, Course, LOOK_EVERY, STUCK_AFTER, course,
+};
 use crate::guard::record::Phase;
 use crate::guard::saver::{Saver, Verdict};
 use crate::posture::{Posture, Variant};
@@ -51,6 +54,7 @@ impl Guard {
 
     /// The first look of a connection, against the debt: what did we, or our last life, leave?
     fn reconcile(&mut self, now: Now, look: &Look) {
+        self.claim_stray(look);
         let Some(debt) = self.debt.clone() else {
             self.reconciled = true;
             self.due = now.mono;
@@ -99,6 +103,16 @@ impl Guard {
         self.restore_in_doubt = false;
     }
 
+    /// A debt of this very process, noted when it was reached under another address, is ours to pay.
+    fn claim_stray(&mut self, look: &Look) {
+        let of_this = |debt: &Debt| look.run_id.is(debt.run_id.clone()) && look.knob.is("no".to_string());
+        let Some(at) = self.strays.iter().position(of_this).filter(|_| self.debt.is_none()) else { return };
+        let debt = Debt { address: self.settings.address.clone(), ..self.strays.remove(at) };
+        self.debt = Some(debt.clone());
+        self.storing = true;
+        self.out.push_back(Action::WriteDebt(debt));
+    }
+
     /// The switch reads the `no` that the debt tells of: go on where it was left.
     fn adopt(&mut self, now: Now, incident: &str, since_ms: u64) {
         if self.journal.is_none() {
@@ -123,6 +137,7 @@ impl Guard {
 
     fn looked_quiet(&mut self, now: Now, look: &Look) {
         self.due = now.mono + LOOK_EVERY;
+        self.erase_stale_note();
         if look.refuses_for_rdb() || look.aof_ok.is(false) {
             self.suspicious = true;
         } else if let Some(target) = Target::of(look)
@@ -180,6 +195,10 @@ impl Guard {
         self.follow(now, verdict, look);
         if self.phase == Phase::Holding {
             self.due = self.due.min(now.mono + AOF_PROBE_EVERY);
+        }
+        if self.settings.exposure_changes > 0 {
+            // Writers spend a budget of changes between two looks: the overshoot is theirs times this.
+            self.due = self.due.min(now.mono + COUNT_EVERY);
         }
     }
 

@@ -12,7 +12,11 @@ impl Guard {
         self.storing = false;
         if let Err(why) = result {
             self.say(now, "debt not stored", why.clone());
-            if self.debt.take().is_some() {
+            // What failed late may have been written all the same, and what was not erased is still there: the
+            // next life would take the operator's own `no` for ours.
+            self.stale_note = true;
+            // A debt that is owed already is owed without its note too.
+            if !self.lowered && self.debt.take().is_some() {
                 self.past.debt_failed = true;
                 let remedy = "make --state-dir writable and give its filesystem room".to_string();
                 self.find("unknown", "warn", format!("bgsafe could not write its debt: {why}"), remedy);

@@ -1,6 +1,7 @@
 //! What the guard shows of itself. Nothing here changes anything.
 
 use super::{Guard, Now};
+use crate::config::Policy;
 use crate::guard::evidence::{Fact, Role};
 use crate::guard::journal::rfc3339;
 use crate::guard::record::{DebtView, Exposure, Finding, Held, Incident, Phase, UpstreamStatus};
@@ -108,6 +109,21 @@ impl Guard {
                 applied: false,
             });
         }
+        // Told in peace too: who starts us wants to know then, not in the night of the first refusal.
+        let blocked = look.is_some_and(|l| l.run_id.known().is_none() || l.knob.known().is_none());
+        if (blocked || self.mute) && self.journal.is_none() && self.settings.policy == Policy::Mitigate {
+            findings.push(Finding {
+                id: "config-blocked".into(),
+                severity: "warn".into(),
+                evidence: match self.mute {
+                    true => "bgsafe may not PING: no refusal can be confirmed, so each is delivered",
+                    false => "bgsafe may not read INFO or CONFIG: a refusal can only be held, not cured",
+                }
+                .into(),
+                remedy: self.remedy_config(),
+                applied: false,
+            });
+        }
         findings
     }
 
@@ -124,7 +140,7 @@ impl Guard {
     pub(super) fn remedy_config(&self) -> String {
         let rights =
             "+ping +info +role +config|get +config|set +bgsave +multi +exec +discard +client|setname";
-        format!("{} ACL SETUSER bgsafe {rights}", self.cli())
+        format!("{} ACL SETUSER <control user> {rights} (and no rename-command for CONFIG)", self.cli())
     }
 
     /// The command that pays the debt by hand, when one is owed.

@@ -387,6 +387,20 @@ conversations! {
         ^ SET a 1 ; SET b 1
         < +OK +OK
         = +OK -ERR_range +OK";
+    a_wait_is_asked_again_behind_the_write_it_speaks_of: "
+        > SET a 1 ; WAIT 1 0
+        < M :1
+        =
+        ^ SET a 1 ; WAIT 1 0
+        ! open
+        ^ SET a 1 ; WAIT 1 0
+        < +OK :0
+        = +OK :0";
+    a_save_does_not_cover_what_is_sent_after_it: "
+        > SET a 1 ; SAVE
+        < M +OK
+        = M +OK
+        ^ SET a 1 ; SAVE";
     a_change_of_user_ends_what_may_be_sent_again: "
         > SET a 1 ; AUTH u p ; SET b 1
         < M +OK M

@@ -124,7 +124,7 @@ fn introduce(program: &Program, args: &DemoArgs, proxy: &Proxy, guarded: &Server
 /// A server that can be broken: as asked, or by the first preferred way that works here.
 fn start_breakable(wanted: Option<Fault>, program: &Program, show: &Show) -> io::Result<(Fault, Server)> {
     let start = |fault: Fault| {
-        fault.possible().map_err(io::Error::other)?;
+        fault.possible_for(program).map_err(io::Error::other)?;
         Server::start(program, fault.options(program)).map(|server| (fault, server))
     };
     match wanted {

@@ -1,8 +1,7 @@
-//! The guard against a real redis-server, with faults made for real. Skipped, and said so, where
-//! no redis-server is on PATH.
+//! The guard against a real server, with faults made for real.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use bgsafe::guard::record::{Incident, Outcome, Phase};
 use bgsafe::guard::supervisor::{Params, Supervisor, spawn};
 use bgsafe::metrics::Metrics;
 use bgsafe::posture::{Form, Posture, Refusal, Variant};
+use bgsafe::testing::find::for_tests;
 use redis_protocol::resp2::types::BytesFrame as Frame;
 use tokio_util::sync::CancellationToken;
 
@@ -32,16 +32,14 @@ impl Drop for Server {
 }
 
 impl Server {
-    async fn start(extra: &[&str]) -> Option<Server> {
-        if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
-            eprintln!("skipped: no redis-server on PATH");
-            return None;
-        }
+    async fn start(extra: &[&str]) -> Server {
+        let program = for_tests().unwrap_or_else(|why| panic!("{why}"));
         let dir = tempfile::tempdir().unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let data = dir.path().join("data");
         std::fs::create_dir(&data).unwrap();
-        let child = Command::new("redis-server")
+        let child = program
+            .command()
             .args(["--save", "3600", "1", "--bind", "127.0.0.1", "--port", &free.to_string(), "--dir"])
             .arg(&data)
             .args(extra)
@@ -51,10 +49,10 @@ impl Server {
         let server = Server { child, dir, address: format!("127.0.0.1:{free}") };
         let started = Instant::now();
         while tokio::net::TcpStream::connect(&server.address).await.is_err() {
-            assert!(started.elapsed() < Duration::from_secs(10), "redis-server did not start");
+            assert!(started.elapsed() < Duration::from_secs(10), "{program} did not start");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Some(server)
+        server
     }
 
     fn data(&self) -> PathBuf {
@@ -209,7 +207,7 @@ fn unblock(data: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blocked_dump_is_opened_proved_and_rearmed() {
-    let Some(server) = Server::start(&[]).await else { return };
+    let server = Server::start(&[]).await;
     let mut client = server.client().await;
     let guard = server.guard(Policy::Mitigate);
     guard.ready().await;
@@ -238,7 +236,7 @@ async fn a_blocked_dump_is_opened_proved_and_rearmed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_end_opens_within_a_millisecond_and_is_cured_by_one_bgsave() {
-    let Some(server) = Server::start(&["--rdb-key-save-delay", "200000"]).await else { return };
+    let server = Server::start(&["--rdb-key-save-delay", "200000"]).await;
     let mut client = server.client().await;
     let guard = server.guard(Policy::Mitigate);
     guard.ready().await;
@@ -293,7 +291,7 @@ fn kill_child(parent: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operators_own_no_is_never_touched() {
-    let Some(server) = Server::start(&["--stop-writes-on-bgsave-error", "no"]).await else { return };
+    let server = Server::start(&["--stop-writes-on-bgsave-error", "no"]).await;
     let mut client = server.client().await;
     let guard = server.guard(Policy::Mitigate);
     guard.ready().await;
@@ -311,7 +309,7 @@ async fn the_operators_own_no_is_never_touched() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_guard_is_repaid_by_the_next_one() {
-    let Some(server) = Server::start(&[]).await else { return };
+    let server = Server::start(&[]).await;
     let mut client = server.client().await;
     let state = server.dir.path().join("state");
     let guard = server.guard(Policy::Mitigate);
@@ -340,7 +338,7 @@ async fn a_killed_guard_is_repaid_by_the_next_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_nobody_told_of_are_noticed_and_policy_hold_heals_by_bgsave() {
-    let Some(server) = Server::start(&[]).await else { return };
+    let server = Server::start(&[]).await;
     let mut client = server.client().await;
     let guard = server.guard(Policy::Hold);
     guard.ready().await;

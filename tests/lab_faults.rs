@@ -22,10 +22,10 @@ fn eventually(what: &str, mut ready: impl FnMut() -> bool) {
 }
 
 fn check(fault: Fault) {
-    if let Err(why) = fault.possible() {
+    let program = for_tests().unwrap();
+    if let Err(why) = fault.possible_for(&program) {
         return eprintln!("SKIPPED {fault:?}: {why}");
     }
-    let program = for_tests().unwrap();
     let server = Server::start(&program, fault.options(&program)).unwrap();
     let mut direct = server.direct().unwrap();
     direct.demand(&["SET", "k", "0"]).unwrap();

@@ -70,6 +70,8 @@ pub struct Saver {
 struct Mark {
     run_id: String,
     last_save: u64,
+    /// Ours, when it was made.
+    mono: Duration,
 }
 
 impl Saver {
@@ -93,8 +95,10 @@ impl Saver {
         let (Some(run_id), Some(&last_save)) = (look.run_id.known(), look.last_save.known()) else {
             return self.blind(now);
         };
-        let mark = self.mark.get_or_insert_with(|| Mark { run_id: run_id.clone(), last_save });
+        let mark =
+            self.mark.get_or_insert_with(|| Mark { run_id: run_id.clone(), last_save, mono: now.mono });
         let (same, advanced) = (mark.run_id == *run_id, last_save > mark.last_save);
+        let marked = mark.mono;
         let started = look.saves.known().copied();
         let unseen = matches!((self.saves, started), (Some(before), Some(after)) if after > before);
         self.saves = started.or(self.saves);
@@ -114,7 +118,7 @@ impl Saver {
         if ended || (others && look.save_ok.is(false)) {
             self.fail(now);
         }
-        self.when(now, look, last_save)
+        self.when(now, look, last_save, marked)
     }
 
     /// What was said to our BGSAVE.
@@ -160,7 +164,7 @@ impl Saver {
         self.not_before = now.mono + retry_after(self.failures);
     }
 
-    fn when(&mut self, now: Now, look: &Look, last_save: u64) -> Verdict {
+    fn when(&mut self, now: Now, look: &Look, last_save: u64, marked: Duration) -> Verdict {
         let tick = now.mono + LOOK_EVERY;
         if self.denied {
             return Verdict::Wait(tick);
@@ -171,8 +175,17 @@ impl Saver {
         // LASTSAVE counts whole seconds: a save that ends in the second of the mark's would prove
         // nothing, so wait until the server's clock can show it.
         if look.clock_secs(now.unix_ms) <= last_save {
-            let into = look.clock_usec.known().map_or(now.unix_ms % 1000, |usec| usec % 1_000_000 / 1000);
-            return Verdict::Wait(now.mono + Duration::from_millis(1001 - into));
+            let clock = look.clock_usec.known();
+            let into = clock.map_or(now.unix_ms % 1000, |usec| usec % 1_000_000 / 1000);
+            let shown = now.mono + Duration::from_millis(1001 - into);
+            // Up to 6.0 INFO does not tell the server's clock, and ours may be behind it by any amount. The
+            // second of the mark had begun when it was made: a second later it has passed by every clock.
+            let passed = marked + Duration::from_millis(1001);
+            match clock {
+                None if now.mono >= passed => {}
+                None => return Verdict::Wait(shown.min(passed)),
+                Some(_) => return Verdict::Wait(shown),
+            }
         }
         Verdict::Try(self.schedule || look.other_child.is(true))
     }
@@ -200,7 +213,7 @@ impl Saver {
 
 #[cfg(test)]
 mod tests {
-    use super::super::evidence::Fact::Known;
+    use super::super::evidence::Fact::{Known, Unknown};
     use super::*;
 
     fn at(ms: u64) -> Now {
@@ -226,6 +239,19 @@ mod tests {
             Verdict::Wait(Duration::from_millis(1001))
         );
         assert_eq!(saver.look(at(1001), &look(1001, false, false, 1000)), Verdict::Try(false));
+    }
+
+    /// Redis 6.0 does not tell its clock; a clock of ours that is an hour behind must not cost an hour.
+    #[test]
+    fn without_the_servers_clock_a_second_of_ours_is_enough() {
+        let blind =
+            |ms: u64, ahead: u64| Look { clock_usec: Unknown, ..look(ms, false, false, 1000 + ahead) };
+        for ahead in [0, 3600] {
+            let mut saver = Saver::default();
+            let wait = Verdict::Wait(Duration::from_millis(1001));
+            assert_eq!(saver.look(at(300), &blind(300, ahead)), wait, "{ahead} s ahead");
+            assert_eq!(saver.look(at(1301), &blind(1301, ahead)), Verdict::Try(false), "{ahead} s ahead");
+        }
     }
 
     #[test]

@@ -410,6 +410,25 @@ conversations! {
         ^ SET b 1
         < +OK
         = +OK";
+    // From 7.2 on Redis drops the error of a failed AUTH behind unsent replies (acl.c:addAuthErrReply,
+    // redis/redis#15640), and every later reply seems to answer the request before: the refusal is of INCR.
+    after_a_reply_that_never_came_nothing_is_sent_again: "
+        > PING ; AUTH nobody x
+        < +PONG
+        > SET a 1
+        < +OK
+        > INCR b
+        < M
+        = +PONG +OK
+        ^ PING ; AUTH nobody x ; SET a 1 ; INCR b
+        ! open
+        ^
+        ! time
+        = M
+        > SET c 1
+        < +OK
+        = +OK
+        ^ SET c 1";
     a_pipelined_transaction_is_sent_again_as_one: "
         > MULTI ; SET a 1 ; GET a ; EXEC ; GET a
         < +OK M Q A $-1

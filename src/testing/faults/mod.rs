@@ -102,6 +102,18 @@ impl Fault {
         }
     }
 
+    /// Can it be made here, of this server? The error says what is missing.
+    pub fn possible_for(self, program: &Program) -> Result<(), String> {
+        match self {
+            // 6.2.2 was the first to remember a failed fsync (aof.c:flushAppendOnlyFile, server.c:processCommand).
+            Fault::AofFsync if !program.at_least(6, 2) => {
+                let Program { product, version, .. } = program;
+                Err(format!("upstream: {product} {version} does not refuse writes after a failed fsync"))
+            }
+            _ => self.possible(),
+        }
+    }
+
     /// How the server must be started for it.
     pub fn options(self, program: &Program) -> Options {
         let options = Options::default();

@@ -56,7 +56,7 @@ const COMMANDS: &[&str] = &[
     "EXPIRE K 1000",
     "PERSIST K",
     "DBSIZE",
-    "FLUSHDB",
+    "UNLINK a b c d",
     "ECHO V",
     "PING",
     "PING V",

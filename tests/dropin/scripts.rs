@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::assert_same;
-use crate::support::{Conn, Proxy, Rng, Server, command, send_cut};
+use crate::support::{Conn, Proxy, Rng, Server, command, program, send_cut};
 
 /// One step of a conversation; the number is the connection, opened at its first step.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,8 @@ const SCRIPTS: &[Script] = &[
     ("a multibulk length past every limit ends it", &[Raw(0, b"*2147483648\r\n"), End(0)]),
     ("a multibulk of a thousand million elements only waits", &[Raw(0, b"*1073741824\r\n$4\r\nPING\r\n"), Half(0), End(0)]),
     ("something else than a bulk ends it", &[Raw(0, b"*1\r\n:4\r\nPING\r\n"), End(0)]),
-    ("a body without its line end is taken as it is", &[Raw(0, b"*2\r\n$4\r\nECHO\r\n$2\r\nabXY*1\r\n$4\r\nPING\r\n"), Hear(0, "+PONG"), Half(0), End(0)]),
+    // Redis takes it as it is, Valkey from 8.1 on ends the connection.
+    ("a body without its line end", &[Raw(0, b"*2\r\n$4\r\nECHO\r\n$2\r\nabXY*1\r\n$4\r\nPING\r\n"), Half(0), End(0)]),
     ("an HTTP request is not served", &[Raw(0, b"POST / HTTP/1.1\r\nHost: here\r\n\r\n"), End(0)]),
     ("QUIT answers, and what follows is not run", &[Say(0, "QUIT"), Say(0, "SET after quit"), End(0), Say(1, "GET after"), Half(1), End(1)]),
     ("a pipeline with QUIT inside", &[Raw(0, b"PING\r\nQUIT\r\nPING\r\n"), End(0)]),
@@ -66,7 +67,11 @@ const SCRIPTS: &[Script] = &[
         Say(0, "SUBSCRIBE a b c"), Say(0, "PSUBSCRIBE p*"), Hear(0, ":4"), Say(1, "PUBLISH a one"), Say(1, "PUBLISH pa two"), Hear(0, "two"),
         Say(0, "PING"), Say(0, "PING x"), Say(0, "GET k"), Say(0, "UNSUBSCRIBE b"), Say(0, "UNSUBSCRIBE nosuch"), Say(0, "UNSUBSCRIBE"), Say(0, "PUNSUBSCRIBE"), Hear(0, ":0"),
         Say(0, "PUNSUBSCRIBE"), Say(0, "UNSUBSCRIBE"), Say(0, "UNSUBSCRIBE x y"), Say(0, "PUBLISH a three"), Say(0, MARK), Hear(0, "mark"),
-        Say(0, "SUBSCRIBE"), Say(0, "SSUBSCRIBE s1 s2"), Hear(0, "s2"), Say(1, "SPUBLISH s1 four"), Hear(0, "four"), Say(0, "SUNSUBSCRIBE"), Say(0, "RESET"), Say(0, MARK), Hear(0, "mark"),
+        Say(0, "SUBSCRIBE"), Say(0, MARK), Hear(0, "mark"),
+    ]),
+    // Unknown commands before 7.0, and then the words that are waited for stand in the errors.
+    ("sharded subscriptions in RESP2", &[
+        Say(0, "SSUBSCRIBE s1 s2"), Hear(0, "s2"), Say(1, "SPUBLISH s1 four"), Hear(1, "\r\n"), Say(0, "SUNSUBSCRIBE"), Say(0, "RESET"), Say(0, MARK), Hear(0, "mark"),
     ]),
     ("subscriptions in RESP3, with commands between pushes", &[
         Say(0, "HELLO 3"), Say(0, "SUBSCRIBE a b"), Say(0, "GET k"), Say(0, "PUBLISH a self"), Say(0, "PSUBSCRIBE *"), Say(0, MARK), Hear(0, "mark"),
@@ -108,7 +113,8 @@ const SCRIPTS: &[Script] = &[
         Say(0, "HELLO 3"), Say(0, "CLIENT TRACKING ON BCAST PREFIX b: NOLOOP"), Hear(0, "+OK"), Say(1, "SET b:1 v"), Say(1, "SET c:1 v"), Hear(0, "b:1"), Say(0, "SET b:2 own"), Say(0, MARK), Hear(0, "mark"),
     ]),
     ("AUTH, SELECT, SWAPDB and names", &[
-        Say(0, "AUTH x"), Say(0, "AUTH nobody x"), Say(0, "SELECT 3"), Say(0, "SET k three"), Say(0, "SELECT 99"), Say(0, "SELECT x"), Say(0, "GET k"), Say(0, "SELECT 0"), Say(0, "GET k"), Say(0, "SWAPDB 0 3"), Say(0, "GET k"),
+        // Each on its own: Redis from 7.2 on drops AUTH's error behind unsent replies (redis/redis#15640).
+        Say(0, "AUTH x"), Hear(0, "correct?\r\n"), Say(0, "AUTH nobody x"), Hear(0, "WRONGPASS"), Say(0, "SELECT 3"), Say(0, "SET k three"), Say(0, "SELECT 99"), Say(0, "SELECT x"), Say(0, "GET k"), Say(0, "SELECT 0"), Say(0, "GET k"), Say(0, "SWAPDB 0 3"), Say(0, "GET k"),
         Say(0, "CLIENT SETNAME me"), Say(0, "CLIENT GETNAME"), Say(0, "CLIENT SETNAME"), Say(0, "ACL WHOAMI"), Say(0, MARK), Hear(0, "mark"),
     ]),
     ("functions and scripts", &[
@@ -140,6 +146,11 @@ const SCRIPTS: &[Script] = &[
         Raw(0, b"*1\r\n$0\r\n\r\n*1\r\n$3\r\na\r\n\r\n*2\r\n$40\r\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n$0\r\n\r\n*1\r\n$5\r\n\0\xff-*$\r\n"), Say(0, MARK), Hear(0, "mark"),
     ]),
 ];
+
+/// Conversations that older servers cannot hold, with or without us, and since when servers can: 6.0 has no RESET, and
+/// does not come back from a deep reply.
+const SINCE: [(&str, (u32, u32)); 2] =
+    [("MONITOR sees others, and itself until RESET", (6, 2)), ("a deep reply built by a script", (6, 2))];
 
 fn hold(address: SocketAddr, steps: &[Step], cut: u64, rng: &mut Rng) -> Vec<Vec<u8>> {
     let mut conns: Vec<(Conn, usize)> = Vec::new();
@@ -184,6 +195,10 @@ fn each_written_conversation_is_the_same_through_bgsafe() {
     let proxy = Proxy::of(&server);
     let guard = server.guard();
     for (name, steps) in SCRIPTS {
+        if SINCE.iter().any(|(later, (major, minor))| later == name && !program().at_least(*major, *minor)) {
+            eprintln!("LEFT OUT «{name}», which {} {} cannot hold", program().product, program().version);
+            continue;
+        }
         clean(&server);
         let direct = hold(server.address, steps, 0, &mut Rng(1));
         for cut in 0..4 {

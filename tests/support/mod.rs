@@ -45,7 +45,7 @@ impl Drop for Owned {
 }
 
 /// The server that demo and other tests use too.
-fn program() -> &'static Program {
+pub fn program() -> &'static Program {
     static FOUND: OnceLock<Program> = OnceLock::new();
     FOUND.get_or_init(|| find::for_tests().unwrap_or_else(|why| panic!("{why}")))
 }

@@ -178,7 +178,8 @@ fn ran(lab: &Lab, command: &str) -> u64 {
 fn policies_hold_and_observe_set_nothing() {
     for policy in ["hold", "observe"] {
         let fault = Fault::DumpDir;
-        let lab = Lab::new(fault.options(&program()), &["--policy", policy]);
+        // Longer than the wait after a failed save: the guard's first may come before the heal.
+        let lab = Lab::new(fault.options(&program()), &["--policy", policy, "--hold-time", "20s"]);
         let broken = fault.strike(lab.server.site()).unwrap();
         // The lab counts too: what it does itself is done by now, and its reads are no sets.
         let (sets, saves) = (ran(&lab, "config|set"), ran(&lab, "bgsave"));

@@ -61,7 +61,7 @@ struct World {
     settings: Settings,
     page: Vec<u8>,
     rng: Rng,
-    /// Lost connections and torn writes happen by chance.
+    /// Lost connections, torn and failed writes happen by chance.
     chaos: bool,
     /// So many writes of the page still fail.
     bad_writes: u32,
@@ -198,8 +198,13 @@ impl World {
             self.tell(format!("torn at {tear}"));
             return Err(Crash);
         }
-        if self.bad_writes > 0 {
-            self.bad_writes -= 1;
+        if self.bad_writes > 0 || (self.chaos && self.rng.one_in(20)) {
+            self.bad_writes = self.bad_writes.saturating_sub(1);
+            let late = self.bad_writes == 0 && self.rng.one_in(2);
+            self.tell(format!("the page could not be written{}", if late { ", but was" } else { "" }));
+            if late {
+                self.page = page;
+            }
             let now = self.clock();
             self.guard.handle(now, Event::Stored(Err("I/O error".into())));
             return Ok(());

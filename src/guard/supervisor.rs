@@ -93,6 +93,7 @@ pub fn spawn(
         found: Vec::new(),
         wakes: 0,
         alarmed: None,
+        seen: 0,
         base: Tally::default(),
         settling: None,
         record: None,
@@ -131,6 +132,8 @@ struct Shell {
     wakes: usize,
     /// When the first unanswered sighting was heard of.
     alarmed: Option<Instant>,
+    /// Sightings the guard was told of.
+    seen: u64,
     /// Counters while nothing was wrong, and when the open incident began.
     calm: Tally,
     base: Tally,
@@ -171,6 +174,7 @@ impl Shell {
                 () = self.gate.sighted() => {
                     self.alarmed.get_or_insert_with(Instant::now);
                     let sightings = self.gate.sightings();
+                    self.seen = sightings;
                     let refusal = self.gate.take_refusal();
                     self.tell(Event::Sighted { sightings, refusal });
                 }
@@ -195,7 +199,12 @@ impl Shell {
             && !matches!(event, Event::Sighted { .. })
             && self.alarmed.is_none()
         {
-            self.calm = Tally::read(&self.metrics);
+            let calm = Tally::read(&self.metrics);
+            // A session sights before it counts: with a sighting still to be heard of, or a hold not yet over,
+            // what was just read may have one end of a hold and not the other.
+            if self.gate.sightings() == self.seen && self.gate.held().0 == 0 {
+                self.calm = calm;
+            }
         }
         self.guard.handle(clock(self.start), event);
     }

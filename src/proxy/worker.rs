@@ -114,14 +114,32 @@ async fn run(
         let Some(socket) = socket else { return };
         let (shared, stats, count, drain) = (shared.clone(), stats.clone(), count.clone(), drain.clone());
         tokio::spawn(async move {
-            stats.connections.add(1);
-            stats.connections_total.add(1);
-            let end = serve(socket, &shared, &stats, &drain).await;
-            stats.connections.sub(1);
-            stats.ends[end as usize].add(1);
-            count.fetch_sub(1, Relaxed);
+            let presence = Presence::begin(stats, count);
+            let end = serve(socket, &shared, &presence.stats, &drain).await;
+            presence.stats.ends[end as usize].add(1);
             tracing::debug!(?end, "session ended");
         });
+    }
+}
+
+/// A session that counts as open, until it is dropped: also by a panic, or its place would be lost.
+struct Presence {
+    stats: Arc<WorkerStats>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Presence {
+    fn begin(stats: Arc<WorkerStats>, count: Arc<AtomicUsize>) -> Self {
+        stats.connections.add(1);
+        stats.connections_total.add(1);
+        Presence { stats, count }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.stats.connections.sub(1);
+        self.count.fetch_sub(1, Relaxed);
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -19,17 +19,6 @@ use crate::posture::{Posture, Refusal};
 /// Proof that a refusal was told to the guard. Numbers only grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
-
-/// How much and how long sessions may hold. Fixed for the life of the gate.
-#[derive(Clone, Copy, Debug)]
-pub struct HoldLimits {
-    /// False: refusals are delivered as they come (policy `observe`, or a hold time of zero).
-    pub intercept: bool,
-    /// How long one command may wait, from its refusal or its arrival.
-    pub time: Duration,
-    /// Bytes that may wait in all sessions together.
-    pub bytes_max: u64,
-}
 
 /// A place in the queue of sessions that wait for the gate: nearest deadline first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +30,8 @@ pub struct Place {
 /// See the module's page.
 #[derive(Debug)]
 pub struct Gate {
-    limits: HoldLimits,
+    /// Bytes that may wait in all sessions together.
+    hold_bytes_max: u64,
     posture: AtomicU8,
     sightings: AtomicU64,
     open_through: AtomicU64,
@@ -55,10 +45,10 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate in posture Forward.
-    pub fn new(limits: HoldLimits) -> Self {
+    /// A gate in posture Forward. `hold_bytes_max` bytes may wait in all sessions together.
+    pub fn new(hold_bytes_max: u64) -> Self {
         Gate {
-            limits,
+            hold_bytes_max,
             posture: AtomicU8::new(Posture::Forward as u8),
             sightings: AtomicU64::new(0),
             open_through: AtomicU64::new(0),
@@ -72,12 +62,7 @@ impl Gate {
         }
     }
 
-    /// The limits given at construction.
-    pub fn limits(&self) -> &HoldLimits {
-        &self.limits
-    }
-
-    /// What sessions do with writes now. One relaxed load: called once per chunk of requests.
+    /// What sessions do with writes now. One load: called once per chunk of requests.
     #[inline]
     pub fn posture(&self) -> Posture {
         Posture::from_u8(self.posture.load(Acquire))
@@ -123,7 +108,7 @@ impl Gate {
     /// Counts a hold of `commands` in `bytes`; false when the byte budget of all sessions is spent.
     pub fn hold(&self, commands: u64, bytes: u64) -> bool {
         let before = self.held_bytes.fetch_add(bytes, AcqRel);
-        if before + bytes > self.limits.bytes_max {
+        if before + bytes > self.hold_bytes_max {
             self.held_bytes.fetch_sub(bytes, AcqRel);
             return false;
         }
@@ -207,11 +192,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::posture::{Form, Variant};
 
     fn gate() -> Gate {
-        Gate::new(HoldLimits { intercept: true, time: Duration::from_secs(5), bytes_max: 100 })
+        Gate::new(100)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bgsafe::config::{Address, Policy, WhenExposed};
 use bgsafe::control::{Control, Endpoint};
-use bgsafe::gate::{Gate, HoldLimits};
+use bgsafe::gate::Gate;
 use bgsafe::guard::policy::Settings;
 use bgsafe::guard::record::{Incident, Outcome, Phase};
 use bgsafe::guard::supervisor::{Params, Supervisor, spawn};
@@ -125,8 +125,7 @@ struct Guarded {
 
 impl Guarded {
     fn new(address: &str, state: &Path, policy: Policy) -> Guarded {
-        let limits = HoldLimits { intercept: true, time: Duration::from_secs(5), bytes_max: 1 << 20 };
-        let (gate, metrics) = (Arc::new(Gate::new(limits)), Arc::new(Metrics::new(1)));
+        let (gate, metrics) = (Arc::new(Gate::new(1 << 20)), Arc::new(Metrics::new(1)));
         let params = Params {
             endpoint: endpoint(address, "bgsafe:test"),
             settings: Settings {

@@ -17,7 +17,7 @@ use tracing::info;
 use crate::admin::{self, View};
 use crate::command::Table;
 use crate::config::{Address, Config, Policy, ReplayScripts};
-use crate::gate::{Gate, HoldLimits};
+use crate::gate::Gate;
 use crate::guard::feed;
 use crate::guard::record::{Incident, UpstreamStatus};
 use crate::guard::store::StoreError;
@@ -164,7 +164,6 @@ async fn serve(config: Config) -> Result<(), RunError> {
 /// What every session needs to know.
 fn shared(config: &Config) -> Shared {
     let intercept = config.policy != Policy::Observe && !config.hold_time.is_zero();
-    let limits = HoldLimits { intercept, time: config.hold_time, bytes_max: config.hold_bytes };
     let rules = Rules {
         intercept,
         hold_time: config.hold_time,
@@ -180,7 +179,7 @@ fn shared(config: &Config) -> Shared {
     };
     Shared {
         upstream: config.upstream.clone(),
-        gate: Arc::new(Gate::new(limits)),
+        gate: Arc::new(Gate::new(config.hold_bytes)),
         rules: Arc::new(rules),
         retained: Arc::new(Allowance::new(RETAIN_ALL_MAX)),
         table: RwLock::new(Arc::new(Table::builtin())),

@@ -284,7 +284,10 @@ impl Session {
             gate.wait(place, cx.waker());
         }
         let posture = gate.posture();
+        // A client that has half-closed took the server's reading side with it: nothing can be sent again.
+        let mute = self.up.write_closed;
         let open = match holding {
+            _ if mute => false,
             Holding::Draining => false,
             Holding::Refused => self.ticket.is_some_and(|ticket| gate.is_open(ticket)),
             Holding::Parked => posture == Posture::Forward,
@@ -294,7 +297,7 @@ impl Session {
             self.carry_ripe = true;
             return self.forward(cx, &[]);
         }
-        if now >= deadline || posture == Posture::Refuse {
+        if now >= deadline || posture == Posture::Refuse || mute {
             self.core.timed_out();
             self.carry_ripe = true;
             return self.deliver(cx, &[]);
@@ -332,26 +335,18 @@ impl Session {
         if self.world.client_timeout.is_zero() {
             return;
         }
-        loop {
-            let due = self.active_at + self.world.client_timeout;
-            if now >= due && self.core.may_be_closed() {
-                let _ = self.finish(SessionEnd::Limit);
-                return;
-            }
-            let next = if now >= due { now + self.world.client_timeout } else { due };
-            let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next.into())));
-            if idle.is_elapsed() {
-                idle.as_mut().reset(next.into());
-            }
-            if idle.as_mut().poll(cx).is_pending() {
-                return;
-            }
-            if now < due {
-                // It rang for an older deadline: set it again.
-                idle.as_mut().reset(due.into());
-                if idle.as_mut().poll(cx).is_pending() {
-                    return;
-                }
+        let due = self.active_at + self.world.client_timeout;
+        if now >= due && self.core.may_be_closed() {
+            let _ = self.finish(SessionEnd::Limit);
+            return;
+        }
+        let next = if now >= due { now + self.world.client_timeout } else { due }.into();
+        let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+        // It may stand at an older deadline: it is moved when it rings, not at each request.
+        if idle.as_mut().poll(cx).is_ready() {
+            idle.as_mut().reset(next);
+            if idle.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
             }
         }
     }

@@ -244,3 +244,21 @@ fn a_server_that_is_not_there_is_named_in_one_error_line() {
         assert!(said.contains(&named) && said.matches('\n').count() == 1, "{said:?}");
     }
 }
+
+#[test]
+fn a_client_that_half_closes_behind_a_refused_write_gets_the_refusal() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(&format!("redis://{}", server.address), &["--policy", "hold"]);
+    server.settled();
+    std::fs::create_dir(server.dir.path().join("dump.rdb")).expect("nothing stands there");
+    server.ask("SET dirty 1");
+    server.ask("BGSAVE");
+    eventually("a save has failed", || server.info("rdb_last_bgsave_status") == "err");
+    let mut conn = Conn::tcp(proxy.address);
+    conn.send(&command("SET k v"));
+    conn.half_close();
+    conn.until_end();
+    let said = String::from_utf8_lossy(&conn.seen).into_owned();
+    assert!(said.is_empty() || said.starts_with("-MISCONF "), "{said:?}");
+    assert_eq!(server.ask("EXISTS k"), ":0\r\n", "what was not acknowledged did not run");
+}

@@ -210,3 +210,23 @@ fn a_low_soft_limit_of_open_files_is_raised_as_redis_raises_its_own() {
         assert_eq!(conn.ask("PING"), "+PONG\r\n");
     }
 }
+
+#[test]
+fn a_silent_client_is_closed_and_a_talking_or_listening_one_is_not() {
+    let server = Server::start(&[]);
+    let args = ["--hold-time", "200ms", "--client-timeout", "600ms"];
+    let proxy = Proxy::start(&format!("redis://{}", server.address), &args);
+    let (mut silent, mut talking, mut listening) =
+        (Conn::tcp(proxy.address), Conn::tcp(proxy.address), Conn::tcp(proxy.address));
+    silent.ask("PING");
+    listening.send(&command("SUBSCRIBE news"));
+    listening.until_from(0, b":1\r\n");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1500) {
+        assert_eq!(talking.ask("INCR n").chars().next(), Some(':'));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    silent.until_end();
+    server.ask("PUBLISH news hello");
+    listening.until_from(0, b"hello\r\n");
+}

@@ -125,8 +125,10 @@ impl Control {
         sightings: impl Fn() -> u64,
     ) -> Result<(u64, Answer), ControlError> {
         let limit = match talk {
-            Talk::Bgsave { .. } => FORK_TIMEOUT,
-            Talk::Probe | Talk::Look | Talk::Lower | Talk::Restore { .. } => EXCHANGE_TIMEOUT,
+            Talk::Bgsave { .. } | Talk::Apply(_) => FORK_TIMEOUT,
+            Talk::Probe | Talk::Look | Talk::Inquire { .. } | Talk::Lower | Talk::Restore { .. } => {
+                EXCHANGE_TIMEOUT
+            }
         };
         let (mut dialogue, mut batch) = Dialogue::new(talk);
         loop {

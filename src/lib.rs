@@ -6,8 +6,8 @@
 //! |---|---|---|
 //! | L4 surface | [`cli`], [`demo`], `main.rs` | everything below |
 //! | L3 shells | [`proxy`], [`session::shell`], [`guard::supervisor`], [`admin`] | L2, L1, L0 |
-//! | L2 ports | [`gate`], [`metrics`], [`control`] | L1, L0 |
-//! | L1 cores | [`session`] (core, ledger, state), [`guard`] (incident, record, debt) | L0 |
+//! | L2 ports | [`gate`], [`metrics`], [`control`], [`host`] | L1, L0 |
+//! | L1 cores | [`session`] (core, ledger, state), [`guard`] (incident, evidence, finding, remedy, debt) | L0 |
 //! | L0 words | [`resp`], [`command`], [`posture`], [`config`] | nothing of ours |
 //!
 //! L0 and L1 are pure: bytes, events and `now` go in; bytes and actions come out. The data path
@@ -26,6 +26,7 @@ pub mod control;
 pub mod demo;
 pub mod gate;
 pub mod guard;
+pub mod host;
 pub mod metrics;
 pub mod posture;
 pub mod proxy;

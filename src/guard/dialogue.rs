@@ -6,7 +6,8 @@
 
 use redis_protocol::resp2::types::BytesFrame as Frame;
 
-use super::evidence::{Fact, Look, Role};
+use super::evidence::server::ASKED;
+use super::evidence::{Fact, Look, Reason, Role, ServerFacts};
 use super::saver::BgsaveReply;
 use crate::posture::Refusal;
 use crate::resp::error::classify;
@@ -24,6 +25,13 @@ pub enum Talk {
     Probe,
     /// INFO and the CONFIG values that matter.
     Look,
+    /// What a diagnosis wants besides: all of INFO, more of CONFIG, who else is connected.
+    Inquire {
+        /// CLIENT SETNAME of this connection: not to be taken for another bgsafe.
+        own: String,
+    },
+    /// Commands of a remedy, in this order; the first error ends it.
+    Apply(Vec<Command>),
     /// Read the switch and lower it in one transaction, then PING, all in one round trip.
     Lower,
     /// Only when the switch still reads `no`: set it to this, read it back, PING.
@@ -61,6 +69,10 @@ pub enum Answer {
     },
     /// Of a look.
     Looked(Box<Look>),
+    /// Of an inquiry.
+    Inquired(Box<(Look, ServerFacts)>),
+    /// The remedy's commands were accepted, or the server's words against one.
+    Applied(Result<(), String>),
     /// The switch is down now, and was `previous` before.
     Lowered {
         /// Read in the transaction that lowered it.
@@ -102,6 +114,8 @@ pub enum Next {
 pub struct Dialogue {
     talk: Talk,
     second: bool,
+    /// Of an inquiry: what its first batch told.
+    found: Option<Box<(Look, ServerFacts)>>,
 }
 
 impl Dialogue {
@@ -114,6 +128,14 @@ impl Dialogue {
                 batch.extend(LOOKED_AT.iter().map(|name| config_get(name)));
                 batch
             }
+            // `all` has what plain INFO leaves out: the counts by command.
+            Talk::Inquire { .. } => {
+                let mut batch = vec![words("INFO all")];
+                batch.extend(LOOKED_AT.iter().chain(&ASKED).map(|name| config_get(name)));
+                batch.push(words("ACL WHOAMI"));
+                batch
+            }
+            Talk::Apply(commands) => commands.clone(),
             // EXEC answers with the value of before the SET: of two that lower at once only one
             // reads `yes`.
             Talk::Lower => {
@@ -123,7 +145,7 @@ impl Dialogue {
             Talk::Bgsave { schedule: false } => vec![words("BGSAVE")],
             Talk::Bgsave { schedule: true } => vec![words("BGSAVE SCHEDULE")],
         };
-        (Dialogue { talk, second: false }, batch)
+        (Dialogue { talk, second: false, found: None }, batch)
     }
 
     /// Reads the replies to the batch sent last: as many as it had commands.
@@ -131,6 +153,30 @@ impl Dialogue {
         let answer = match (&self.talk, replies) {
             (Talk::Probe, [ping, role]) => Answer::Probed { heard: heard(ping), role: read_role(role) },
             (Talk::Look, [info, values @ ..]) => Answer::Looked(Box::new(read_look(info, values))),
+            (Talk::Inquire { .. }, [info, values @ .., whoami]) if !self.second => {
+                let found = read_inquiry(info, values, whoami);
+                // Ten thousand clients would be megabytes: what their names tell is not worth that.
+                if found.1.clients.is_and(|n| *n <= CLIENTS_LISTED) {
+                    self.second = true;
+                    self.found = Some(Box::new(found));
+                    return Next::Send(vec![words("CLIENT LIST")]);
+                }
+                Answer::Inquired(Box::new(found))
+            }
+            (Talk::Inquire { own }, [clients]) if self.second => {
+                let mut found = self.found.take().unwrap_or_default();
+                match clients {
+                    Frame::BulkString(list) => {
+                        found.1.read_clients(&String::from_utf8_lossy(list), own);
+                    }
+                    other => {
+                        found.1.sentinels = Fact::Unknown(Reason::Denied(text(other)));
+                        found.1.other_guards = Fact::Unknown(Reason::Denied(text(other)));
+                    }
+                }
+                Answer::Inquired(found)
+            }
+            (Talk::Apply(_), replies) => Answer::Applied(replies.iter().find_map(error).map_or(Ok(()), Err)),
             (Talk::Lower, [multi, get, set, exec, ping]) => read_lower([multi, get, set, exec], ping),
             (Talk::Restore { owed }, [value]) if !self.second => match config_value(value) {
                 Ok(found) if found == "no" => {
@@ -146,9 +192,10 @@ impl Dialogue {
             },
             (Talk::Bgsave { .. }, [reply]) => Answer::Bgsave(read_bgsave(reply)),
             (Talk::Probe, _) => {
-                Answer::Probed { heard: Heard::Other("replies missing".into()), role: Fact::Unknown }
+                Answer::Probed { heard: Heard::Other("replies missing".into()), role: Fact::UNKNOWN }
             }
             (Talk::Look, _) => Answer::Looked(Box::default()),
+            (Talk::Inquire { .. }, _) => Answer::Inquired(Box::default()),
             (Talk::Lower, _) => Answer::NotLowered("replies missing".into()),
             (Talk::Restore { .. }, _) => Answer::NotRestored("replies missing".into()),
             (Talk::Bgsave { .. }, _) => Answer::Bgsave(BgsaveReply::Failed("replies missing".into())),
@@ -159,6 +206,9 @@ impl Dialogue {
 
 /// One CONFIG GET each: several names in one are understood from 7.0 on only.
 const LOOKED_AT: [&str; 4] = [KNOB, "save", "dir", "dbfilename"];
+
+/// With more clients than this they are not listed.
+const CLIENTS_LISTED: u64 = 2000;
 
 fn words(line: &str) -> Command {
     line.split(' ').map(String::from).collect()
@@ -203,7 +253,7 @@ fn heard(ping: &Frame) -> Heard {
 fn read_role(frame: &Frame) -> Fact<Role> {
     match frame {
         Frame::Array(items) => items.first().map(|word| Role::from_word(&text(word))).into(),
-        _ => Fact::Unknown,
+        _ => Fact::UNKNOWN,
     }
 }
 
@@ -222,13 +272,36 @@ fn read_look(info: &Frame, values: &[Frame]) -> Look {
         look.read_info(&String::from_utf8_lossy(body));
     }
     if let [knob, save, dir, dbfilename] = values {
-        let fact = |frame| config_value(frame).ok().into();
+        let fact = |frame| config_value(frame).map_or_else(|why| Fact::Unknown(denied(why)), Fact::Known);
         look.knob = fact(knob);
         look.save = fact(save);
         look.dir = fact(dir);
         look.dbfilename = fact(dbfilename);
     }
     look
+}
+
+fn read_inquiry(info: &Frame, values: &[Frame], whoami: &Frame) -> (Look, ServerFacts) {
+    let (looked, asked) = values.split_at(LOOKED_AT.len().min(values.len()));
+    let look = read_look(info, looked);
+    let mut server = ServerFacts::default();
+    if let Frame::BulkString(body) = info {
+        server.read_info(&String::from_utf8_lossy(body));
+    }
+    for (name, frame) in ASKED.iter().zip(asked) {
+        let value = config_value(frame);
+        server.read_config(name, value.as_deref().map_err(|why| denied(why.clone())));
+    }
+    server.whoami = match whoami {
+        Frame::BulkString(_) | Frame::SimpleString(_) => Fact::Known(text(whoami)),
+        other => Fact::Unknown(denied(text(other))),
+    };
+    (look, server)
+}
+
+/// An option this server does not have is not told; anything else was forbidden.
+fn denied(why: String) -> Reason {
+    if why.starts_with("CONFIG GET") { Reason::NotTold } else { Reason::Denied(why) }
 }
 
 fn read_lower(transaction: [&Frame; 4], ping: &Frame) -> Answer {
@@ -283,6 +356,30 @@ mod tests {
 
     fn fault(s: &str) -> Frame {
         Frame::Error(s.into())
+    }
+
+    #[test]
+    fn an_inquiry_reads_what_it_asked_for_and_says_why_it_does_not_know() {
+        let own = "bgsafe:1".to_string();
+        let (mut dialogue, batch) = Dialogue::new(Talk::Inquire { own: own.clone() });
+        let pair = |value: &str| Frame::Array(vec![bulk("name"), bulk(value)]);
+        let mut replies =
+            vec![bulk("connected_clients:3\r\nused_memory:99\r\nrdb_last_bgsave_status:err\r\n")];
+        replies.extend(["yes", "3600 1", "/data", "dump.rdb"].map(pair));
+        replies.extend(ASKED.iter().map(|_| fault("NOPERM no")));
+        replies.push(bulk("default"));
+        assert_eq!(batch.len(), replies.len());
+        assert!(matches!(dialogue.hear(&replies), Next::Send(batch) if batch == [words("CLIENT LIST")]));
+        let Next::Done(Answer::Inquired(found)) = dialogue.hear(&[bulk("id=1 name=sentinel-1-cmd\n")]) else {
+            panic!("an answer");
+        };
+        assert!(found.0.save_ok.is(false) && found.0.dir.is("/data".into()));
+        assert!(found.1.used_memory.is(99) && found.1.sentinels.is(1));
+        assert_eq!(found.1.logfile, Fact::Unknown(Reason::Denied("NOPERM no".into())));
+        assert_eq!(
+            Dialogue::new(Talk::Inquire { own }).0.hear(&[]),
+            Next::Done(Answer::Inquired(Box::default()))
+        );
     }
 
     #[test]

@@ -410,7 +410,8 @@ impl Guard {
         match self.talking.take() {
             Some(Talk::Lower) => self.lower_in_doubt = true,
             Some(Talk::Restore { .. }) => self.restore_in_doubt = true,
-            Some(Talk::Probe | Talk::Look | Talk::Bgsave { .. }) | None => {}
+            Some(Talk::Probe | Talk::Look | Talk::Inquire { .. } | Talk::Apply(_) | Talk::Bgsave { .. })
+            | None => {}
         }
         if self.up {
             self.say(now, "control connection lost", why);

@@ -213,7 +213,7 @@ impl Saver {
 
 #[cfg(test)]
 mod tests {
-    use super::super::evidence::Fact::{Known, Unknown};
+    use super::super::evidence::Fact::{self, Known};
     use super::*;
 
     fn at(ms: u64) -> Now {
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn without_the_servers_clock_a_second_of_ours_is_enough() {
         let blind =
-            |ms: u64, ahead: u64| Look { clock_usec: Unknown, ..look(ms, false, false, 1000 + ahead) };
+            |ms: u64, ahead: u64| Look { clock_usec: Fact::UNKNOWN, ..look(ms, false, false, 1000 + ahead) };
         for ahead in [0, 3600] {
             let mut saver = Saver::default();
             let wait = Verdict::Wait(Duration::from_millis(1001));

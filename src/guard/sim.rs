@@ -649,7 +649,7 @@ fn who_may_not_ping_delivers_refusals_and_says_why() {
     guard.handle(at(0), Event::Up);
     guard.handle(at(1), Event::Answered { sightings: 0, answer: Answer::Looked(Box::default()) });
     guard.handle(at(2), Event::Sighted { sightings: 1, refusal: None });
-    let probed = |heard| Answer::Probed { heard, role: super::evidence::Fact::Unknown };
+    let probed = |heard| Answer::Probed { heard, role: super::evidence::Fact::UNKNOWN };
     let noperm = Heard::Other("NOPERM this user has no permissions to run the 'ping' command".into());
     guard.handle(at(3), Event::Answered { sightings: 1, answer: probed(noperm) });
     assert_eq!((guard.phase(), guard.posture()), (Phase::Quiet, Posture::Refuse));

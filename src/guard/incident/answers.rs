@@ -21,6 +21,7 @@ impl Guard {
                 self.heard(now, sightings, heard);
             }
             Answer::Looked(look) => self.looked(now, *look),
+            Answer::Inquired(_) | Answer::Applied(_) => {}
             Answer::Lowered { previous, heard } => self.lowered(now, sightings, &previous, heard),
             Answer::NotLowered(why) => self.not_lowered(now, why),
             Answer::Restored { reads, heard } => self.restored(now, sightings, &reads, heard),

@@ -5,6 +5,7 @@ use crate::config::Policy;
 use crate::guard::evidence::{Fact, Role};
 use crate::guard::journal::rfc3339;
 use crate::guard::record::{DebtView, Exposure, Finding, Held, Incident, Phase, UpstreamStatus};
+use crate::guard::remedy::cli;
 use crate::posture::Posture;
 
 impl Guard {
@@ -129,12 +130,7 @@ impl Guard {
 
     /// How a human reaches this server.
     pub(super) fn cli(&self) -> String {
-        let address = &self.settings.address;
-        match (address.strip_prefix("unix:"), address.rsplit_once(':')) {
-            (Some(path), _) => format!("redis-cli -s {path}"),
-            (None, Some((host, port))) => format!("redis-cli -h {} -p {port}", host.trim_matches(['[', ']'])),
-            (None, None) => format!("redis-cli -h {address}"),
-        }
+        cli(&self.settings.address)
     }
 
     pub(super) fn remedy_config(&self) -> String {

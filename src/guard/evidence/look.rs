@@ -1,40 +1,9 @@
-//! What one look at the server showed: INFO and a few CONFIG values, every field known or unknown.
-//! A missing permission, an old version or a garbled line never reads as "fine".
+//! One look at the server: what INFO and four CONFIG values say of saving, asked again every second
+//! of an incident. Small on purpose: what a diagnosis wants besides is in [`super::server`].
 //!
 //! Refuses to know: how the look was made, what follows from it.
 
-/// Something the server told us, or did not.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum Fact<T> {
-    /// The server said so.
-    Known(T),
-    /// Not said, not allowed, or not understood.
-    #[default]
-    Unknown,
-}
-
-impl<T> Fact<T> {
-    /// The value, when there is one.
-    pub fn known(&self) -> Option<&T> {
-        match self {
-            Fact::Known(value) => Some(value),
-            Fact::Unknown => None,
-        }
-    }
-}
-
-impl<T: PartialEq> Fact<T> {
-    /// Known, and equal to `value`. Unknown is never equal to anything.
-    pub fn is(&self, value: T) -> bool {
-        self.known() == Some(&value)
-    }
-}
-
-impl<T> From<Option<T>> for Fact<T> {
-    fn from(option: Option<T>) -> Self {
-        option.map_or(Fact::Unknown, Fact::Known)
-    }
-}
+use super::fact::{Fact, flag, number, status};
 
 /// What the server is to its peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +103,7 @@ impl Look {
             "rdb_last_bgsave_status" => self.save_ok = status(value),
             "rdb_saves" => self.saves = number(value),
             "aof_last_write_status" => self.aof_ok = status(value),
-            "errorstat_MISCONF" => self.misconf = value.strip_prefix("count=").map_or(Fact::Unknown, number),
+            "errorstat_MISCONF" => self.misconf = value.strip_prefix("count=").map_or(Fact::UNKNOWN, number),
             // Present since the section exists; without the line above nothing was ever refused.
             "total_error_replies" if self.misconf.known().is_none() => self.misconf = Fact::Known(0),
             _ => {}
@@ -169,76 +138,6 @@ impl Look {
     }
 }
 
-fn number(value: &str) -> Fact<u64> {
-    value.parse().ok().into()
-}
-
-fn flag(value: &str) -> Fact<bool> {
-    match value {
-        "0" => Fact::Known(false),
-        "1" => Fact::Known(true),
-        _ => Fact::Unknown,
-    }
-}
-
-fn status(value: &str) -> Fact<bool> {
-    match value {
-        "ok" => Fact::Known(true),
-        "err" => Fact::Known(false),
-        _ => Fact::Unknown,
-    }
-}
-
-/// Where the snapshot goes: recorded while healthy, compared when an incident starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// `dir`.
-    pub dir: String,
-    /// `dbfilename`.
-    pub dbfilename: String,
-}
-
-impl Target {
-    /// What `look` says, when it says both.
-    pub fn of(look: &Look) -> Option<Target> {
-        Some(Target { dir: look.dir.known()?.clone(), dbfilename: look.dbfilename.known()?.clone() })
-    }
-
-    /// The tripwire: did the target move from `healthy` to where only a break-in puts a snapshot?
-    /// A deleted directory (empty `dir`) is not one, and neither is an odd target that was always
-    /// there: it is the *move* that betrays the intruder. With nothing recorded only the places
-    /// that are never right trip it.
-    pub fn is_break_in(&self, healthy: Option<&Target>) -> bool {
-        let dir = self.dir.trim_end_matches('/');
-        let is_in = |list: &[&str], text: &str| list.iter().any(|p| pattern(p, text));
-        match healthy {
-            Some(healthy) => {
-                (self.dir != healthy.dir && (is_in(&SUSPECT_DIRS, dir) || is_in(&NEVER_DIRS, dir)))
-                    || (self.dbfilename != healthy.dbfilename && is_in(&SUSPECT_FILES, &self.dbfilename))
-            }
-            None => is_in(&NEVER_DIRS, dir) || self.dbfilename == "authorized_keys",
-        }
-    }
-}
-
-/// Directories that no operator saves into.
-const NEVER_DIRS: [&str; 3] = ["/etc/cron*", "/var/spool/cron*", "*/.ssh"];
-
-/// Directories an intruder points `dir` at. `*` at the front or the end stands for anything.
-const SUSPECT_DIRS: [&str; 7] =
-    ["/etc", "/root", "/tmp", "/var/www*", "/srv/www*", "/usr/share/nginx*", "/usr/local/lib*"];
-
-/// File names an intruder gives the snapshot.
-const SUSPECT_FILES: [&str; 6] = ["crontab", "root", "authorized_keys", "*.so", "*.php", "backup.db"];
-
-fn pattern(pattern: &str, text: &str) -> bool {
-    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
-        (Some(tail), _) => text.ends_with(tail),
-        (None, Some(head)) => text.starts_with(head),
-        (None, None) => text == pattern,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,7 +148,9 @@ mod tests {
         look.read_info(
             "# Persistence\r\nrdb_bgsave_in_progress:x\r\nrdb_last_bgsave_status:\r\nrun_id:\r\nfoo\r\n",
         );
-        assert_eq!(look, Look::default());
+        assert!(
+            look.saving.known().is_none() && look.save_ok.known().is_none() && look.run_id.known().is_none()
+        );
         assert!(!look.refuses_for_rdb());
     }
 
@@ -275,34 +176,11 @@ mod tests {
     fn no_errorstat_line_means_none_only_where_errorstats_exist() {
         let mut old = Look::default();
         old.read_info("total_commands_processed:5\r\n");
-        assert_eq!(old.misconf, Fact::Unknown);
+        assert_eq!(old.misconf, Fact::UNKNOWN);
         let mut new = Look::default();
         new.read_info("total_error_replies:9\r\nerrorstat_ERR:count=9\r\n");
         assert_eq!(new.misconf, Fact::Known(0));
         new.read_info("errorstat_MISCONF:count=3\r\n");
         assert_eq!(new.misconf, Fact::Known(3));
-    }
-
-    #[test]
-    fn only_a_move_into_a_suspect_place_trips() {
-        let at = |dir: &str, file: &str| Target { dir: dir.into(), dbfilename: file.into() };
-        let home = at("/data", "dump.rdb");
-        for (dir, file, trips) in [
-            ("/data", "dump.rdb", false),
-            ("", "dump.rdb", false),
-            ("/data2", "other.rdb", false),
-            ("/etc/cron.d", "dump.rdb", true),
-            ("/etc/cron.d/", "dump.rdb", true),
-            ("/home/redis/.ssh", "dump.rdb", true),
-            ("/data", "authorized_keys", true),
-            ("/data", "evil.so", true),
-            ("/tmp", "dump.rdb", true),
-            ("/tmp/scratch", "dump.rdb", false),
-        ] {
-            assert_eq!(at(dir, file).is_break_in(Some(&home)), trips, "{dir} {file}");
-        }
-        assert!(!at("/tmp", "root").is_break_in(Some(&at("/tmp", "root"))));
-        assert!(!at("/tmp", "root").is_break_in(None));
-        assert!(at("/var/spool/cron", "dump.rdb").is_break_in(None));
     }
 }

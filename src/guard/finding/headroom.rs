@@ -15,6 +15,14 @@ pub struct Headroom {
     pub commit: Option<i64>,
 }
 
+impl Headroom {
+    /// Each resource, by the name of its metric's label.
+    pub fn each(&self) -> impl Iterator<Item = (&'static str, Option<i64>)> {
+        [("disk", self.disk), ("memory", self.memory), ("cgroup", self.cgroup), ("commit", self.commit)]
+            .into_iter()
+    }
+}
+
 /// See [`Headroom`].
 pub fn headroom(_: &Evidence) -> Headroom {
     Headroom::default()

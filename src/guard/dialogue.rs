@@ -208,7 +208,7 @@ impl Dialogue {
 const LOOKED_AT: [&str; 4] = [KNOB, "save", "dir", "dbfilename"];
 
 /// With more clients than this they are not listed.
-const CLIENTS_LISTED: u64 = 2000;
+const CLIENTS_LISTED: u64 = 500;
 
 fn words(line: &str) -> Command {
     line.split(' ').map(String::from).collect()

@@ -2,7 +2,7 @@
 //!
 //! Refuses to know: the fork before it, the files it writes. M §5.3, §5.13, §5.14, §4.2.
 
-use super::failing::{self, Failed, cause, failed, said, save_points};
+use super::failing::{self, Failed, cause, failed, in_child, said, save_points};
 use super::{Check, Hit, Kind, Severity, Source};
 use crate::guard::evidence::Evidence;
 use crate::guard::evidence::log::{KernelClass, LogClass};
@@ -117,8 +117,7 @@ pub const CHILD_HUNG: Check = Check {
             (false, false) => "",
         };
         let usual = usual.map(|secs| format!(", the last save took {secs} s")).unwrap_or_default();
-        let kind = if failing::rdb(e) { Kind::Cause } else { Kind::Danger };
-        Hit::likely(format!("a save runs for {running} s{usual}{how}")).map(|hit| hit.kind(kind))
+        in_child(e, false, format!("a save runs for {running} s{usual}{how}"))
     },
     what: "A save runs for much longer than it should.",
     why: "Only one child runs at a time, so no other save can begin while it hangs.",

@@ -58,10 +58,11 @@ pub const OVERCOMMIT_MEMORY: Check = Check {
         match (mode, left) {
             (2, Some(left)) if left < 0 => {
                 let says = format!("vm.overcommit_memory = 2; {numbers}: {} missing", missing(left));
-                at_fork(e, true, says).map(|hit| hit.severity(Severity::Crit))
+                at_fork(e, true, says)
             }
-            (2, _) if enomem => cause(&format!("vm.overcommit_memory = 2; {numbers}"))
-                .map(|hit| Hit { sure: false, ..hit }.severity(Severity::Crit)),
+            (2, _) if enomem => {
+                cause(&format!("vm.overcommit_memory = 2; {numbers}")).map(|hit| Hit { sure: false, ..hit })
+            }
             (2, _) => Hit::likely(format!("vm.overcommit_memory = 2; {numbers}")),
             (0, _) if enomem => Hit::likely("vm.overcommit_memory = 0")
                 .map(|hit| hit.kind(Kind::Cause).severity(Severity::Crit)),

@@ -3,7 +3,7 @@
 //!
 //! Refuses to know: room on the disk. M §5.7 to §5.11.
 
-use super::failing::{self, by_errno, cause, in_child, said, word};
+use super::failing::{self, by_errno, cause, in_child, in_write, said, word};
 use super::{Check, Hit, Kind, Severity, Source, break_in};
 use crate::guard::evidence::Evidence;
 use crate::guard::evidence::host::Dump;
@@ -181,7 +181,7 @@ pub const READ_ONLY_FILESYSTEM: Check = Check {
             Some(hit) if seen.is_empty() => Some(hit),
             Some(hit) => cause(&format!("{}; {seen}", hit.says)),
             None if seen.is_empty() => None,
-            None => in_child(e, true, format!("{}: {seen}", dir(e))),
+            None => in_write(e, true, format!("{}: {seen}", dir(e))),
         }
     },
     what: "The server sees its data directory on a read-only filesystem.",

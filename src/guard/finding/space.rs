@@ -2,7 +2,7 @@
 //!
 //! Refuses to know: memory, rights.
 
-use super::failing::{self, Failed, by_errno, cause, in_child, said};
+use super::failing::{self, Failed, by_errno, cause, in_child, in_write, said};
 use super::headroom::{headroom, missing, next_dump, size};
 use super::{Check, Hit, Kind, Severity, Source};
 use crate::guard::evidence::Evidence;
@@ -144,7 +144,7 @@ pub const FILE_SIZE_LIMIT: Check = Check {
         if limit == NO_LIMIT || limit >= need {
             return None;
         }
-        in_child(e, false, says())
+        in_write(e, false, says())
     },
     what: "The server may not write a file as large as the dump.",
     why: "The kernel ends the saving child with signal 25 when its file reaches the limit.",
@@ -189,7 +189,7 @@ pub const IO_ERROR: Check = Check {
             return Some(hit);
         }
         let line = e.host.kernel.known()?.iter().rev().find(|line| line.class == KernelClass::IoError)?;
-        in_child(e, false, line.text.clone())
+        in_write(e, false, line.text.clone())
     },
     what: "The disk or the network filesystem under the data directory fails.",
     why: "What was written may not be there, and an earlier success proves nothing of it.",

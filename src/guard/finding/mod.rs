@@ -28,6 +28,10 @@ mod table;
 mod unseen;
 
 #[cfg(test)]
+mod random;
+#[cfg(test)]
+mod scenarios;
+#[cfg(test)]
 mod tests;
 
 /// What a check is about. The order is the order of a report.

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `local` | does an address lead here? |
 //! | `linux` | /proc, /sys, control groups, the data directory |
 //! | `remote` | a server elsewhere, or a system that is not Linux: everything unknown, every change refused |
 //! | `fake` | a host in memory, for tests |
@@ -10,8 +11,30 @@
 //! server's disk for longer than a stat does; a change is one of [`Change`] and no other; what was there before is
 //! told with it.
 
+use std::sync::Arc;
+
 use crate::guard::evidence::HostFacts;
 use crate::guard::remedy::Change;
+
+pub use local::is_local;
+
+pub mod fake;
+#[cfg(target_os = "linux")]
+pub mod linux;
+mod local;
+pub mod remote;
+
+/// The host that this process runs on.
+#[cfg(target_os = "linux")]
+pub fn here() -> Arc<dyn Host> {
+    Arc::new(linux::Linux::new())
+}
+
+/// The host that this process runs on: of a system that is not Linux we know nothing.
+#[cfg(not(target_os = "linux"))]
+pub fn here() -> Arc<dyn Host> {
+    Arc::new(remote::Remote::new("this system is not Linux"))
+}
 
 /// Whom to look for.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

@@ -1,0 +1,301 @@
+//! `bgsafe doctor` against real servers, as a shell sees it: words in, exit code and two streams out.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use assert_cmd::Command;
+use bgsafe::testing::client::Direct;
+use bgsafe::testing::faults::Fault;
+use bgsafe::testing::find::for_tests;
+use bgsafe::testing::proxy::Proxy;
+use bgsafe::testing::server::{Options, Server};
+use serde_json::Value;
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {}{}", self.out, self.err))
+    }
+
+    fn all(&self) -> String {
+        format!("exit {}\n{}{}", self.code, self.out, self.err)
+    }
+}
+
+/// `bgsafe doctor` with an environment of its own and no terminal.
+fn doctor(args: &[&str]) -> Ran {
+    doctor_with(args, &[])
+}
+
+fn doctor_with(args: &[&str], env: &[(&str, &str)]) -> Ran {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bgsafe"));
+    command.arg("doctor").args(args).current_dir(dir.path()).env_clear().env("HOME", dir.path());
+    command.envs(env.iter().copied()).timeout(Duration::from_secs(60));
+    let output = command.output().expect("bgsafe starts");
+    Ran {
+        code: output.status.code().expect("it exits by itself"),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+fn server(options: Options) -> Server {
+    let program = for_tests().unwrap_or_else(|why| panic!("{why}"));
+    Server::start(&program, options).unwrap()
+}
+
+fn url(server: &Server) -> String {
+    format!("redis://{}", server.site().address)
+}
+
+/// A server with one good save behind it.
+fn saved(options: Options) -> Server {
+    let server = server(options);
+    let mut direct = server.direct().unwrap();
+    direct.demand(&["SET", "the-key", "the-value"]).unwrap();
+    direct.demand(&["SAVE"]).unwrap();
+    server
+}
+
+fn ids(report: &Value, kind: &str) -> Vec<String> {
+    let findings = report["findings"].as_array().expect("findings");
+    let of_kind = findings.iter().filter(|f| f["kind"] == kind);
+    of_kind.map(|f| f["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// 0, or 1 for things that do not keep the server from saving.
+fn assert_no_cause(ran: &Ran) {
+    let report = ran.json();
+    assert!(ids(&report, "cause").is_empty(), "{}", ran.all());
+    let findings = report["findings"].as_array().expect("findings").len();
+    assert_eq!(ran.code, i32::from(findings > 0), "{}", ran.all());
+}
+
+fn is_saved(direct: &mut Direct) -> bool {
+    direct.info("rdb_last_bgsave_status").unwrap().as_deref() == Some("ok")
+}
+
+#[test]
+fn a_healthy_server_has_no_cause_and_every_field_has_its_place() {
+    let server = saved(Options::default());
+    let ran = doctor(&[&url(&server), "--json"]);
+    assert_no_cause(&ran);
+    let report = ran.json();
+    for field in ["findings", "server", "unseen", "not_checked", "fixed", "proved"] {
+        assert!(report.get(field).is_some(), "{field}: {}", ran.out);
+    }
+    let seen = &report["server"];
+    assert_eq!(seen["address"], server.site().address.to_string());
+    assert_eq!((&seen["role"], &seen["last_save_ok"]), (&Value::from("primary"), &Value::from(true)));
+    for finding in report["findings"].as_array().unwrap() {
+        let fields =
+            ["id", "severity", "kind", "sure", "what", "why", "cure", "evidence", "command", "remedies"];
+        assert!(fields.iter().all(|field| finding.get(field).is_some()), "{finding:#}");
+    }
+    let text = doctor(&[&url(&server)]);
+    assert_eq!(text.code, ran.code);
+    assert!(text.out.contains("primary") && !text.out.contains('\u{1b}'), "{}", text.all());
+    assert!(!text.out.contains("the-key") && !text.out.contains("the-value"));
+    let crit_only = doctor(&[&url(&server), "--fail-on", "crit"]);
+    assert_eq!(crit_only.code, 0, "{}", crit_only.all());
+}
+
+#[test]
+fn who_cannot_be_looked_at_ends_with_three_and_the_cure() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let ran = doctor(&[&format!("redis://{free}")]);
+    assert_eq!(ran.code, 3, "{}", ran.all());
+    assert!(ran.err.contains(&free.to_string()) && ran.err.contains("upstream: "), "{}", ran.err);
+    assert!(
+        ran.err.contains("give its URL: bgsafe doctor redis://host:port") && ran.out.is_empty(),
+        "{}",
+        ran.err
+    );
+
+    let ran = doctor(&["unix:/no/such/socket"]);
+    assert!(ran.code == 3 && ran.err.contains("check the socket's path"), "{}", ran.all());
+
+    // Something that speaks, but not RESP.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = other.local_addr().unwrap();
+    std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = other.accept().unwrap();
+        let _ = stream.read(&mut [0; 512]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        let _ = stream.read(&mut [0; 512]);
+    });
+    let ran = doctor(&[&format!("redis://{at}")]);
+    assert!(ran.code == 3 && ran.err.contains("is not a Redis"), "{}", ran.all());
+}
+
+#[test]
+fn a_wrong_password_ends_with_three_and_is_shown_nowhere() {
+    let server = server(Options::default());
+    server.cli(&["CONFIG", "SET", "requirepass", "right-one"]).unwrap();
+    let at = server.site().address;
+    let ran = doctor(&[&format!("redis://:wrong-one@{at}")]);
+    assert!(ran.code == 3 && ran.err.contains("WRONGPASS"), "{}", ran.all());
+    assert!(!ran.all().contains("wrong-one"), "{}", ran.all());
+    let ran = doctor(&[&url(&server)]);
+    assert!(
+        ran.code == 3 && ran.err.contains("NOAUTH") && ran.err.contains("REDISCLI_AUTH"),
+        "{}",
+        ran.all()
+    );
+    let ran = doctor_with(&[&url(&server), "--json"], &[("REDISCLI_AUTH", "right-one")]);
+    assert_no_cause(&ran);
+    assert!(!ran.all().contains("right-one"), "{}", ran.all());
+    // What a file keeps for another server is not sent to one whose URL was typed.
+    let password = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(password.path(), "right-one\n").unwrap();
+    let path = password.path().to_str().unwrap();
+    let ran = doctor_with(&[&url(&server)], &[("BGSAFE_CONTROL_PASSWORD_FILE", path)]);
+    assert_eq!(ran.code, 3, "{}", ran.all());
+    let ran = doctor(&[&url(&server), "--json", "--control-password-file", path]);
+    assert_no_cause(&ran);
+}
+
+#[test]
+fn wrong_words_end_with_two() {
+    let table: &[(&[&str], &str)] = &[
+        (&["--no-such-flag"], "--no-such-flag"),
+        (&["--yes"], "--fix"),
+        (&["--fail-on", "fatal"], "fatal"),
+        (&["--timeout", "10"], "no unit"),
+        (&["rediss://h"], "does not speak TLS"),
+        (&["--explain", "unknwon"], "unknown"),
+        (&["--fix"], "--yes"),
+    ];
+    for (args, says) in table {
+        let ran = doctor(args);
+        assert!(ran.code == 2 && ran.err.contains(says) && ran.out.is_empty(), "{args:?}: {}", ran.all());
+    }
+}
+
+#[test]
+fn the_tables_and_each_entry_are_explained() {
+    let all = doctor(&["--explain"]);
+    assert_eq!(all.code, 0, "{}", all.all());
+    for check in bgsafe::guard::finding::CHECKS {
+        assert!(all.out.contains(check.id), "{}", check.id);
+    }
+    let one = doctor(&["--explain", "unknown"]);
+    assert!(one.code == 0 && one.out.contains("backgroundSaveDoneHandlerDisk"), "{}", one.all());
+}
+
+#[test]
+fn a_user_with_few_rights_sees_little_and_is_told_what_is_missing() {
+    let server = saved(Options::default());
+    let mut direct = server.direct().unwrap();
+    let least = ["+ping", "+info", "+config|get", "+client|setname", "+client|list", "+role", "+acl|whoami"];
+    for (user, rights) in [("least", &least[..]), ("pinger", &least[..1])] {
+        let mut words = vec!["ACL", "SETUSER", user, "on", ">secret", "resetkeys", "-@all"];
+        words.extend(rights);
+        direct.demand(&words).unwrap();
+    }
+    let at = server.site().address;
+    let unseen = |ran: &Ran| -> Vec<String> {
+        let report = ran.json();
+        report["unseen"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|u| u["source"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let ran = doctor(&[&format!("redis://least:secret@{at}"), "--json"]);
+    assert_no_cause(&ran);
+    for source in ["info", "config", "clients"] {
+        assert!(!unseen(&ran).iter().any(|u| u == source), "{source}: {}", ran.all());
+    }
+
+    let ran = doctor(&[&format!("redis://pinger:secret@{at}"), "--json"]);
+    assert!(ran.code <= 1, "{}", ran.all());
+    for source in ["info", "config", "clients"] {
+        assert!(unseen(&ran).iter().any(|u| u == source), "{source}: {}", ran.all());
+    }
+    assert!(!ran.json()["not_checked"].as_array().unwrap().is_empty());
+    let ran = doctor(&[&format!("redis://pinger:secret@{at}")]);
+    assert!(ran.out.contains("could not be seen") && ran.out.contains("NOPERM"), "{}", ran.all());
+    assert!(ran.out.contains("ACL SETUSER pinger +info +config|get"), "{}", ran.all());
+    assert!(!ran.all().contains("secret"), "{}", ran.all());
+}
+
+#[test]
+fn a_failed_save_is_a_cause_and_once_healed_one_save_cures_it() {
+    let fault = Fault::DumpDir;
+    let server = saved(fault.options(&for_tests().unwrap()));
+    let mut direct = server.direct().unwrap();
+    let broken = fault.strike(server.site()).unwrap();
+    let ran = doctor(&[&url(&server), "--json"]);
+    let report = ran.json();
+    assert_eq!(ran.code, 1, "{}", ran.all());
+    assert!(
+        report["findings"][0]["kind"] == "cause" && report["server"]["last_save_ok"] == false,
+        "{}",
+        ran.all()
+    );
+
+    // Still broken: whatever is tried, nothing is claimed, and the switch is as it was.
+    let ran = doctor(&[&url(&server), "--json", "--fix", "--yes", "--timeout", "20s"]);
+    assert_eq!(ran.code, 1, "{}", ran.all());
+    assert_ne!(ran.json()["proved"], true, "{}", ran.all());
+    assert!(!is_saved(&mut direct));
+    assert_eq!(direct.config("stop-writes-on-bgsave-error").unwrap().as_deref(), Some("yes"));
+
+    broken.heal().unwrap();
+    let ran = doctor(&[&url(&server), "--json", "--fix", "--yes"]);
+    assert_no_cause(&ran);
+    let report = ran.json();
+    assert_eq!(report["proved"], true, "{}", ran.all());
+    assert!(report["fixed"].as_array().unwrap().iter().any(|f| f["proved"] == true), "{}", ran.all());
+    assert!(ran.err.contains("PROVED") && ran.err.contains("fork:"), "{}", ran.all());
+    assert!(is_saved(&mut direct));
+}
+
+#[test]
+fn without_fix_nothing_is_changed() {
+    let server = saved(Options::default());
+    let mut direct = server.direct().unwrap();
+    let settings = |direct: &mut Direct| format!("{:?}", direct.demand(&["CONFIG", "GET", "*"]).unwrap());
+    let (before, at) = (settings(&mut direct), direct.last_save().unwrap());
+    doctor(&[&url(&server)]);
+    assert_eq!((settings(&mut direct), direct.last_save().unwrap()), (before, at));
+}
+
+#[test]
+fn under_break_in_signs_nothing_is_saved_and_nothing_changed() {
+    if !for_tests().unwrap().at_least(7, 0) {
+        eprintln!("SKIPPED: this server has no enable-protected-configs");
+        return;
+    }
+    let server = saved(Options::default().arg(&["--enable-protected-configs", "yes"]));
+    let mut direct = server.direct().unwrap();
+    let suspect = server.site().root.join(".ssh");
+    std::fs::create_dir(&suspect).unwrap();
+    direct.demand(&["CONFIG", "SET", "dir", suspect.to_str().unwrap()]).unwrap();
+    direct.demand(&["CONFIG", "SET", "dbfilename", "authorized_keys"]).unwrap();
+    let ran = doctor(&[&url(&server), "--fix", "--yes"]);
+    assert_eq!(ran.code, 1, "{}", ran.all());
+    assert!(ran.out.contains("signs of a break-in"), "{}", ran.all());
+    assert_eq!(std::fs::read_dir(&suspect).unwrap().count(), 0, "a save was made");
+    assert_eq!(direct.config("dbfilename").unwrap().as_deref(), Some("authorized_keys"));
+}
+
+#[test]
+fn through_a_running_bgsafe_it_sees_the_same_server() {
+    let server = saved(Options::default());
+    let proxy = Proxy::start(Path::new(env!("CARGO_BIN_EXE_bgsafe")), &url(&server), &[]).unwrap();
+    let run_id = |url: &str| doctor(&[url, "--json"]).json()["server"]["run_id"].clone();
+    let through = run_id(&format!("redis://{}", proxy.listen()));
+    assert!(through.is_string());
+    assert_eq!(through, run_id(&url(&server)));
+}

@@ -261,6 +261,49 @@ fn a_failed_save_is_a_cause_and_once_healed_one_save_cures_it() {
     assert!(is_saved(&mut direct));
 }
 
+/// With a terminal to ask on; `answer` is typed ahead.
+fn doctor_on_a_terminal(args: &[&str], answer: &str) -> Ran {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use std::io::Write as _;
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let mut master = std::fs::File::from(master);
+    master.write_all(answer.as_bytes()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_bgsafe"))
+        .arg("doctor")
+        .args(args)
+        .current_dir(dir.path())
+        .env_clear()
+        .stdin(terminal)
+        .output()
+        .expect("bgsafe starts");
+    Ran {
+        code: output.status.code().expect("it exits by itself"),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+#[test]
+fn on_a_terminal_it_asks_and_only_a_yes_is_a_yes() {
+    let fault = Fault::DeadEnd;
+    let server = saved(fault.options(&for_tests().unwrap()));
+    let mut direct = server.direct().unwrap();
+    fault.strike(server.site()).unwrap().heal().unwrap();
+    for no in ["\n\n\n\n\n\n", "n\nno\nnope\nx\n\n\n"] {
+        let ran = doctor_on_a_terminal(&[&url(&server), "--fix"], no);
+        assert!(ran.code == 1 && ran.out.contains("BGSAVE"), "{}", ran.all());
+        assert!(ran.out.contains("apply? [y/N]") && ran.out.contains("nothing was changed"), "{}", ran.all());
+        assert!(!is_saved(&mut direct), "{}", ran.all());
+    }
+    let ran = doctor_on_a_terminal(&[&url(&server), "--fix"], "y\ny\ny\ny\ny\ny\n");
+    assert!(ran.out.contains("PROVED") && is_saved(&mut direct), "{}", ran.all());
+}
+
 #[test]
 fn without_fix_nothing_is_changed() {
     let server = saved(Options::default());

@@ -52,17 +52,17 @@ pub(super) fn entry(id: &str, style: Style) -> Result<String, String> {
         }
         out.push('\n');
     }
-    style.row("asks", &needs.join(", or "), &mut out);
+    style.row("from", &needs.join(", or "), &mut out);
     for remedy in remedies(check.id) {
         let _ = writeln!(out, "\n      {}", style.paint.word(Mood::Bold, remedy.does, 0));
         let lasts = if remedy.survives { "outlasts a restart" } else { "gone after a restart" };
         let how = format!(
-            "reaches {}; consent {}; {lasts}; proved when {}",
+            "reaches {}; consent {}; {lasts}; proved by {}",
             words::reach(remedy.reach),
             words::consent(remedy.consent),
             words::proof(remedy.proof)
         );
-        for (name, text) in [("how", how.as_str()), ("take", remedy.needs), ("undo", remedy.undo)] {
+        for (name, text) in [("how", how.as_str()), ("asks", remedy.needs), ("undo", remedy.undo)] {
             style.row(name, text, &mut out);
         }
     }

@@ -75,8 +75,8 @@ fn header(report: &Report, style: Style) -> String {
     let name = format!("{} {}", known(&s.product), known(&s.version));
     let host = match (s.pid, &s.host_unseen) {
         (Some(pid), _) => format!("pid {pid} on this host"),
-        (None, Some(why)) => format!("its host not in sight ({why})"),
-        (None, None) => "its host not in sight".into(),
+        (None, Some(why)) => format!("host not in sight: {}", why.trim_start_matches("out of sight: ")),
+        (None, None) => "host not in sight".into(),
     };
     let role = s.role.unwrap_or("role not known");
     let mut out = String::new();

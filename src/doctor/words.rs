@@ -48,7 +48,7 @@ pub(super) fn proof(proof: Proof) -> &'static str {
     match proof {
         Proof::Save => "a BGSAVE that ends well",
         Proof::Aof => "the signs of the append-only file",
-        Proof::Reading => "the value reads back",
+        Proof::Reading => "reading it back",
     }
 }
 

@@ -1,4 +1,6 @@
 //! `bgsafe doctor` against real servers, as a shell sees it: words in, exit code and two streams out.
+//!
+//! Invariant: `--fix` goes with `--only`, so that no test ever changes the machine it runs on.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -172,6 +174,8 @@ fn wrong_words_end_with_two() {
         (&["--timeout", "10"], "no unit"),
         (&["rediss://h"], "does not speak TLS"),
         (&["--explain", "unknwon"], "unknown"),
+        (&["--fix", "--yes", "--only", "thp-alwas"], "thp-always"),
+        (&["--only", "thp-always"], "--fix"),
         (&["--fix"], "--yes"),
     ];
     for (args, says) in table {
@@ -225,7 +229,7 @@ fn a_user_with_few_rights_sees_little_and_is_told_what_is_missing() {
     assert!(!ran.json()["not_checked"].as_array().unwrap().is_empty());
     let ran = doctor(&[&format!("redis://pinger:secret@{at}")]);
     assert!(ran.out.contains("could not be seen") && ran.out.contains("NOPERM"), "{}", ran.all());
-    assert!(ran.out.contains("ACL SETUSER pinger +info +config|get"), "{}", ran.all());
+    assert!(ran.out.contains("ACL SETUSER pinger +info '+config|get'"), "{}", ran.all());
     assert!(!ran.all().contains("secret"), "{}", ran.all());
 }
 
@@ -245,14 +249,18 @@ fn a_failed_save_is_a_cause_and_once_healed_one_save_cures_it() {
     );
 
     // Still broken: whatever is tried, nothing is claimed, and the switch is as it was.
-    let ran = doctor(&[&url(&server), "--json", "--fix", "--yes", "--timeout", "20s"]);
+    let cause = report["findings"][0]["id"].as_str().unwrap();
+    let only = ["--fix", "--yes", "--only", cause];
+    let ran = doctor(&[&[&url(&server), "--json", "--timeout", "20s"], &only[..]].concat());
     assert_eq!(ran.code, 1, "{}", ran.all());
     assert_ne!(ran.json()["proved"], true, "{}", ran.all());
     assert!(!is_saved(&mut direct));
     assert_eq!(direct.config("stop-writes-on-bgsave-error").unwrap().as_deref(), Some("yes"));
 
     broken.heal().unwrap();
-    let ran = doctor(&[&url(&server), "--json", "--fix", "--yes"]);
+    let healed = doctor(&[&url(&server), "--json"]).json();
+    let cause = healed["findings"][0]["id"].as_str().unwrap();
+    let ran = doctor(&[&url(&server), "--json", "--fix", "--yes", "--only", cause]);
     assert_no_cause(&ran);
     let report = ran.json();
     assert_eq!(report["proved"], true, "{}", ran.all());
@@ -295,12 +303,12 @@ fn on_a_terminal_it_asks_and_only_a_yes_is_a_yes() {
     let mut direct = server.direct().unwrap();
     fault.strike(server.site()).unwrap().heal().unwrap();
     for no in ["\n\n\n\n\n\n", "n\nno\nnope\nx\n\n\n"] {
-        let ran = doctor_on_a_terminal(&[&url(&server), "--fix"], no);
+        let ran = doctor_on_a_terminal(&[&url(&server), "--fix", "--only", "dead-end"], no);
         assert!(ran.code == 1 && ran.out.contains("BGSAVE"), "{}", ran.all());
         assert!(ran.out.contains("apply? [y/N]") && ran.out.contains("nothing was changed"), "{}", ran.all());
         assert!(!is_saved(&mut direct), "{}", ran.all());
     }
-    let ran = doctor_on_a_terminal(&[&url(&server), "--fix"], "y\ny\ny\ny\ny\ny\n");
+    let ran = doctor_on_a_terminal(&[&url(&server), "--fix", "--only", "dead-end"], "y\ny\ny\ny\ny\ny\n");
     assert!(ran.out.contains("PROVED") && is_saved(&mut direct), "{}", ran.all());
 }
 
@@ -326,11 +334,53 @@ fn under_break_in_signs_nothing_is_saved_and_nothing_changed() {
     std::fs::create_dir(&suspect).unwrap();
     direct.demand(&["CONFIG", "SET", "dir", suspect.to_str().unwrap()]).unwrap();
     direct.demand(&["CONFIG", "SET", "dbfilename", "authorized_keys"]).unwrap();
-    let ran = doctor(&[&url(&server), "--fix", "--yes"]);
+    // A save that has failed, and now would succeed: there is everything to tempt a repair.
+    std::fs::create_dir(suspect.join("authorized_keys")).unwrap();
+    direct.demand(&["BGSAVE"]).unwrap();
+    while is_saved(&mut direct) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::fs::remove_dir(suspect.join("authorized_keys")).unwrap();
+    let only = ["--only", "dead-end", "--only", "unknown", "--only", "dir-permission"];
+    let ran = doctor(&[&[&url(&server), "--fix", "--yes"], &only[..]].concat());
     assert_eq!(ran.code, 1, "{}", ran.all());
     assert!(ran.out.contains("signs of a break-in"), "{}", ran.all());
     assert_eq!(std::fs::read_dir(&suspect).unwrap().count(), 0, "a save was made");
+    assert!(!is_saved(&mut direct));
     assert_eq!(direct.config("dbfilename").unwrap().as_deref(), Some("authorized_keys"));
+}
+
+#[test]
+fn the_switch_goes_back_only_after_a_save_was_proved() {
+    let fault = Fault::DumpDir;
+    let server = saved(fault.options(&for_tests().unwrap()));
+    let mut direct = server.direct().unwrap();
+    let switch = "stop-writes-on-bgsave-error";
+    direct.demand(&["CONFIG", "SET", switch, "no"]).unwrap();
+    let broken = fault.strike(server.site()).unwrap();
+    let fix = [&url(&server), "--json", "--fix", "--yes", "--timeout", "20s", "--only", "switch-left-off"];
+    let ran = doctor(&fix);
+    assert_eq!(ran.code, 1, "{}", ran.all());
+    assert_eq!(direct.config(switch).unwrap().as_deref(), Some("no"), "{}", ran.all());
+
+    broken.heal().unwrap();
+    let cause = doctor(&[&url(&server), "--json"]).json()["findings"][0]["id"].as_str().unwrap().to_owned();
+    let ran = doctor(&[&fix[..], &["--only", &cause]].concat());
+    assert!(is_saved(&mut direct), "{}", ran.all());
+    assert_eq!(direct.config(switch).unwrap().as_deref(), Some("yes"), "{}", ran.all());
+    let report = ran.json();
+    let put_back =
+        report["fixed"].as_array().unwrap().iter().find(|f| f["finding"] == "switch-left-off").unwrap();
+    let change = &put_back["changes"][0];
+    assert_eq!(
+        (&change["before"], &change["after"]),
+        (&Value::from("no"), &Value::from("yes")),
+        "{report:#}"
+    );
+    assert!(
+        put_back["undo"][0].as_str().unwrap().ends_with(&format!("CONFIG SET {switch} no")),
+        "{report:#}"
+    );
 }
 
 #[test]

@@ -30,15 +30,17 @@ pub(super) fn tables(style: Style) -> String {
     out
 }
 
-/// One entry in full, or the ids that were perhaps meant.
+/// The row of this id, or the ids that were perhaps meant.
+pub(super) fn known(id: &str) -> Result<&'static Check, String> {
+    check(id).ok_or_else(|| {
+        let near = nearest(id, CHECKS.iter().map(|check| check.id)).join(", ");
+        format!("`{id}` is no finding; perhaps {near}; all: bgsafe doctor --explain")
+    })
+}
+
+/// One entry in full.
 pub(super) fn entry(id: &str, style: Style) -> Result<String, String> {
-    let Some(check) = check(id) else {
-        let near = nearest(id, CHECKS.iter().map(|check| check.id));
-        return Err(format!(
-            "`{id}` is no finding; perhaps {}; all: bgsafe doctor --explain",
-            near.join(", ")
-        ));
-    };
+    let check = known(id)?;
     let mut out = String::new();
     head(check, style, &mut out);
     let needs: Vec<_> = check.needs.iter().map(|need| words::source(*need)).collect();

@@ -14,9 +14,10 @@ use super::apply;
 use super::gather::{Blind, Ward};
 use super::report;
 use super::{prove, words};
+use crate::cli::paint::{bytes, clean};
 use crate::guard::dialogue::KNOB;
-use crate::guard::evidence::{Evidence, Target};
-use crate::guard::finding::{Found, Kind, diagnose};
+use crate::guard::evidence::{Evidence, ServerFacts};
+use crate::guard::finding::{BREAK_IN, Found, Headroom, Kind, break_in, diagnose, headroom};
 use crate::guard::remedy::{Consent, Plan, Proof, Remedy, Step, cli, remedies};
 
 /// Something that was tried.
@@ -63,7 +64,7 @@ pub(super) struct Teller {
 impl Teller {
     /// One line.
     pub(super) fn line(&self, text: &str) {
-        self.write(&format!("{}\n", crate::cli::paint::clean(text)));
+        self.write(&format!("{}\n", clean(text)));
     }
 
     fn write(&self, text: &str) {
@@ -88,9 +89,7 @@ impl Teller {
 
 /// Why nothing may be touched now.
 pub(super) fn forbidden(e: &Evidence, found: &[Found]) -> Option<&'static str> {
-    let healthy = e.healthy.as_ref().map(|healthy| healthy.target());
-    let moved = Target::of(&e.look).is_some_and(|target| target.is_break_in(healthy.as_ref()));
-    if moved || found.iter().any(|f| f.check.id == "break-in-signs") {
+    if break_in(e) || found.iter().any(|f| f.check.id == BREAK_IN) {
         return Some(
             "signs of a break-in: nothing is changed and nothing is saved, because a save is what the intruder \
              waits for; keep the evidence, close the hole, then decide by hand",
@@ -106,28 +105,41 @@ const NO_BARE_SAVE: [&str; 3] = ["child-oom-killed", "child-crashed", "child-hun
 pub(super) async fn fix(
     ward: &mut Ward,
     mut e: Evidence,
+    only: &[String],
     limit: Duration,
     teller: &Teller,
 ) -> Result<Outcome, Blind> {
+    let wanted = |found: &Found| only.is_empty() || only.iter().any(|id| id == found.check.id);
     let mut run = Outcome::default();
     let mut tried = HashSet::new();
     let mut settled = HashSet::new();
+    // Once, when the causes that can be cured are, and before what is merely advice.
+    let mut saved_alone = false;
     loop {
-        let found = diagnose(&e);
+        let mut found = diagnose(&e);
         run.forbidden = forbidden(&e, &found);
         if let Some(why) = run.forbidden {
             teller.line(&format!("stop  {why}"));
             return Ok(run);
         }
-        let Some((finding, remedy, steps)) = next(&e, &found, &tried, &settled) else {
-            bare_save(ward, &e, &found, &mut run, limit, teller).await;
-            return Ok(run);
-        };
+        let hopeless = hopeless(&e, &found);
+        found.retain(wanted);
+        let next = next(&e, &found, &tried, &settled);
+        let cause_left = next.as_ref().is_some_and(|(finding, ..)| finding.kind() == Kind::Cause);
+        if !cause_left && !std::mem::replace(&mut saved_alone, true) && e.look.save_ok.is(false) {
+            if only.is_empty() || found.iter().any(|found| found.kind() == Kind::Cause) {
+                bare_save(ward, &e, &found, hopeless, &mut run, limit, teller).await;
+            }
+            e = ward.look().await?;
+            continue;
+        }
+        let Some((finding, remedy, steps)) = next else { return Ok(run) };
         tried.insert((finding.check.id, remedy.does));
         if !offer(ward, &e, finding, remedy, &steps, teller).await {
             continue;
         }
-        let fixed = cure(ward, &e, finding, remedy, &steps, limit, teller).await;
+        let proved = run.proved == Some(true);
+        let fixed = cure(ward, &e, (finding, remedy, &steps), proved, limit, teller).await;
         if fixed.proved.is_some() {
             run.proved = fixed.proved;
         }
@@ -160,11 +172,18 @@ fn next<'a>(
 }
 
 fn is_save(step: &Step) -> bool {
-    matches!(step, Step::Command(words) if words.first() == Some(&"BGSAVE"))
+    matches!(step, Step::Command(words) if **words == ["BGSAVE"])
 }
 
 fn is_switch(step: &Step) -> bool {
     matches!(step, Step::Config { name, .. } if *name == KNOB)
+}
+
+fn same_option(one: &Step, other: &Step) -> bool {
+    match (one, other) {
+        (Step::Config { name: one, .. }, Step::Config { name: other, .. }) => one == other,
+        _ => false,
+    }
 }
 
 /// Shows the change and asks.
@@ -197,27 +216,28 @@ async fn offer(
 async fn cure(
     ward: &mut Ward,
     e: &Evidence,
-    finding: &Found,
-    remedy: &Remedy,
-    steps: &[Step],
+    (finding, remedy, steps): (&Found, &Remedy, &[Step]),
+    proved: bool,
     limit: Duration,
     teller: &Teller,
 ) -> Fixed {
     let mut fixed = Fixed { finding: Some(finding.check.id), does: remedy.does, ..Fixed::default() };
     if steps.iter().any(is_switch)
-        && let Err(why) = switch_may_move(ward, e, limit, teller, &mut fixed).await
+        && let Err(why) = switch_may_move(ward, e, proved, limit, teller, &mut fixed).await
     {
         not_made(&mut fixed, why, teller);
         return fixed;
     }
-    for step in steps.iter().filter(|step| !is_save(step)) {
+    for (at, step) in steps.iter().enumerate().filter(|(_, step)| !is_save(step)) {
         match apply::apply(ward, e, step).await {
             Ok(made) => {
                 let words = |side: &Option<String>| side.clone().unwrap_or_else(|| "?".into());
                 let (before, after) = (words(&made.changed.before), words(&made.changed.after));
                 teller.line(&format!("      done: {before} \u{2192} {after}"));
                 fixed.changes.push(made.changed);
-                fixed.undo.extend(made.undo);
+                // Of an option that is set twice, what was before the first time is what it goes back to.
+                let again = steps[..at].iter().any(|earlier| same_option(earlier, step));
+                fixed.undo.extend(made.undo.filter(|_| !again));
             }
             Err(why) => {
                 not_made(&mut fixed, why, teller);
@@ -225,7 +245,7 @@ async fn cure(
             }
         }
     }
-    let saves = finding.check.kind == Kind::Cause && remedy.proof != Proof::Aof || steps.iter().any(is_save);
+    let saves = finding.kind() == Kind::Cause && remedy.proof != Proof::Aof || steps.iter().any(is_save);
     if saves && fixed.proved.is_none() {
         prove_by_save(ward, e, limit, teller, &mut fixed).await;
     }
@@ -264,11 +284,11 @@ async fn prove_by_save(ward: &mut Ward, e: &Evidence, limit: Duration, teller: &
     teller.line("      BGSAVE, to prove it");
     let result = prove::save(ward, limit, teller).await;
     judged(fixed, result, "a save has ended well", teller);
-    let mut after = crate::guard::evidence::ServerFacts::default();
+    let mut after = ServerFacts::default();
     if let Ok(info) = ward.info("all").await {
         after.read_info(&info);
     }
-    let fork = |facts: &crate::guard::evidence::ServerFacts| {
+    let fork = |facts: &ServerFacts| {
         let known = facts.latest_fork_usec.get().zip(facts.used_memory_rss.get());
         known.map_or_else(|| "not known".into(), |(usec, rss)| report::fork(usec, rss))
     };
@@ -279,6 +299,7 @@ async fn prove_by_save(ward: &mut Ward, e: &Evidence, limit: Duration, teller: &
 async fn switch_may_move(
     ward: &mut Ward,
     e: &Evidence,
+    proved: bool,
     limit: Duration,
     teller: &Teller,
     fixed: &mut Fixed,
@@ -288,6 +309,9 @@ async fn switch_may_move(
                     `bgsafe status`"
             .into());
     }
+    if proved {
+        return Ok(());
+    }
     prove_by_save(ward, e, limit, teller, fixed).await;
     match fixed.proved {
         Some(true) => Ok(()),
@@ -295,30 +319,39 @@ async fn switch_may_move(
     }
 }
 
+/// Why one more save would harm, or cannot succeed.
+fn hopeless(e: &Evidence, found: &[Found]) -> Option<String> {
+    if let Some(danger) = found.iter().find(|f| NO_BARE_SAVE.contains(&f.check.id)) {
+        return Some(format!("{}: {}", danger.check.id, danger.check.cure));
+    }
+    let Headroom { disk, cgroup, .. } = headroom(e);
+    let lacks = [(disk, "the disk"), (cgroup, "the control group")];
+    let (lack, whose) =
+        lacks.into_iter().find_map(|(left, whose)| Some((left.filter(|n| *n < 0)?, whose)))?;
+    Some(format!("{whose} lacks {} for it; make room first", bytes(lack.unsigned_abs())))
+}
+
 /// The last save failed, and perhaps nothing is wrong any more: one BGSAVE tells, and is the whole cure.
 async fn bare_save(
     ward: &mut Ward,
     e: &Evidence,
     found: &[Found],
+    hopeless: Option<String>,
     run: &mut Outcome,
     limit: Duration,
     teller: &Teller,
 ) {
-    if !e.look.save_ok.is(false) {
-        return;
-    }
-    let cause = found.iter().find(|f| f.check.kind == Kind::Cause);
-    let does = "save now: the last save failed, and only a good one opens writes again";
-    let mut fixed = Fixed { finding: cause.map(|f| f.check.id), does, ..Fixed::default() };
-    if let Some(danger) = found.iter().find(|f| NO_BARE_SAVE.contains(&f.check.id)) {
-        let cure = danger.check.cure;
-        not_made(&mut fixed, format!("no save is tried because of {}: {cure}", danger.check.id), teller);
-        run.proved = Some(false);
-        run.fixed.push(fixed);
-        return;
-    }
     // A save was tried after the newest change already, and would only fail again.
     if run.proved == Some(false) {
+        return;
+    }
+    let cause = found.iter().find(|f| f.kind() == Kind::Cause);
+    let does = "save now: the last save failed, and only a good one opens writes again";
+    let mut fixed = Fixed { finding: cause.map(|f| f.check.id), does, ..Fixed::default() };
+    if let Some(why) = hopeless {
+        not_made(&mut fixed, format!("no save is tried: {why}"), teller);
+        run.proved = Some(false);
+        run.fixed.push(fixed);
         return;
     }
     let id = fixed.finding.unwrap_or("the failed save");

@@ -12,8 +12,7 @@ use redis_protocol::resp2::types::BytesFrame as Frame;
 use crate::config::Address;
 use crate::control::{Control, ControlError, Endpoint};
 use crate::guard::dialogue::{Answer, Talk};
-use crate::guard::evidence::fact::Reason;
-use crate::guard::evidence::{Evidence, Fact, HostFacts};
+use crate::guard::evidence::{Evidence, HostFacts};
 use crate::host::{self, Applied, Asked, Host, HostError};
 
 /// A dying disk blocks a stat for ever.
@@ -203,12 +202,4 @@ fn cure(error: &ControlError, address: &Address) -> &'static str {
 
 fn is_sentinel(info: &[u8]) -> bool {
     String::from_utf8_lossy(info).lines().any(|line| line.trim_end() == "redis_mode:sentinel")
-}
-
-/// Puts the reason of a refused INFO where the field alone says "not told".
-pub(super) fn reason<T>(fact: &Fact<T>, denied: Option<&String>) -> Option<String> {
-    match (fact.reason()?, denied) {
-        (Reason::NotTold, Some(why)) => Some(Reason::Denied(why.clone()).to_string()),
-        (reason, _) => Some(reason.to_string()),
-    }
 }

@@ -73,6 +73,9 @@ pub struct DoctorArgs {
     /// With --fix: do not ask.
     #[arg(long, requires = "fix")]
     yes: bool,
+    /// With --fix: cure this finding only; may be repeated.
+    #[arg(long, value_name = "FINDING", requires = "fix")]
+    only: Vec<String>,
     /// With --fix: how long one proof may take.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = units::duration)]
     timeout: Duration,
@@ -114,6 +117,10 @@ pub fn run(args: DoctorArgs) -> ExitCode {
         complain(
             &"doctor --fix asks before each change, and there is no terminal to ask on; add --yes to agree to all",
         );
+        return ExitCode::from(USAGE);
+    }
+    if let Some(Err(why)) = args.only.iter().map(|id| explain::known(id)).find(Result::is_err) {
+        complain(&why);
         return ExitCode::from(USAGE);
     }
     let endpoint = match endpoint(&args) {
@@ -187,7 +194,8 @@ async fn examine(args: &DoctorArgs, endpoint: Endpoint) -> Result<ExitCode, Blin
         say(&(text::page(&reported(&ward, &evidence), style) + "\n"));
     }
     let teller = Teller { json: args.json, yes: args.yes };
-    let Outcome { fixed, proved, forbidden } = fix::fix(&mut ward, evidence, args.timeout, &teller).await?;
+    let Outcome { fixed, proved, forbidden } =
+        fix::fix(&mut ward, evidence, &args.only, args.timeout, &teller).await?;
     let after = ward.look().await?;
     let mut report = reported(&ward, &after);
     let untouched = fixed.is_empty();

@@ -20,7 +20,7 @@ use super::unseen::{Spots, Unseen};
 use super::words;
 use crate::cli::paint;
 use crate::guard::evidence::{Evidence, Fact};
-use crate::guard::finding::{Found, Severity};
+use crate::guard::finding::{Found, Headroom, Severity, headroom};
 use crate::guard::remedy::{self, Consent, Plan, Remedy};
 
 /// The whole object.
@@ -95,10 +95,21 @@ pub(super) struct Server {
     pub(super) changes_since_save: Option<u64>,
     pub(super) fork_usec: Option<u64>,
     pub(super) used_memory: Option<u64>,
-    /// Where the dump goes.
-    pub(super) disk_free: Option<u64>,
-    /// For the child of a save.
-    pub(super) memory_available: Option<u64>,
+    /// Bytes that the next save will leave; negative: it will fail.
+    pub(super) headroom: Room,
+}
+
+/// `null`: not known, or nothing limits it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Room {
+    /// Of the data directory's disk.
+    pub(super) disk: Option<i64>,
+    /// Of the host's memory.
+    pub(super) memory: Option<i64>,
+    /// Of the control group's memory.
+    pub(super) cgroup: Option<i64>,
+    /// Of what the kernel may promise (overcommit 2).
+    pub(super) commit: Option<i64>,
 }
 
 impl Report {
@@ -134,7 +145,7 @@ fn finding(found: &Found, e: &Evidence) -> Finding {
     Finding {
         id: check.id,
         severity: found.severity().name(),
-        kind: words::kind(check.kind),
+        kind: words::kind(found.kind()),
         sure: found.hit.sure,
         what: check.what,
         why: check.why,
@@ -177,18 +188,13 @@ fn server(e: &Evidence, unix_ms: u64) -> Server {
         changes_since_save: e.look.changes.get(),
         fork_usec: e.server.latest_fork_usec.get(),
         used_memory: e.server.used_memory.get(),
-        disk_free: e.host.place.free.get(),
-        memory_available: memory_available(e),
+        headroom: room(e),
     }
 }
 
-/// The tighter of the host's memory and its control group's.
-fn memory_available(e: &Evidence) -> Option<u64> {
-    let group = e.host.cgroup.memory_max.get().zip(e.host.cgroup.memory_current.get());
-    let group = group.map(|(max, now)| {
-        max.saturating_sub(now.saturating_sub(e.host.cgroup.memory_reclaimable.get().unwrap_or(0)))
-    });
-    [e.host.memory.available.get(), group].into_iter().flatten().min()
+fn room(e: &Evidence) -> Room {
+    let Headroom { disk, memory, cgroup, commit } = headroom(e);
+    Room { disk, memory, cgroup, commit }
 }
 
 /// What an operator wants to know of a server that is well.
@@ -207,20 +213,17 @@ fn figures(e: &Evidence, unix_ms: u64) -> Vec<(&'static str, String)> {
     if let (Some(usec), Some(rss)) = (s.fork_usec, e.server.used_memory_rss.get()) {
         rows.push(("fork", fork(usec, rss)));
     }
-    if let Some(free) = s.disk_free {
-        let dump = match e.host.place.dump.known() {
-            Some(crate::guard::evidence::host::Dump::File { size, .. }) => {
-                format!(", the dump has {}", paint::bytes(*size))
-            }
-            _ => String::new(),
-        };
-        rows.push(("disk", format!("{} free{dump}", paint::bytes(free))));
-    }
-    if let (Some(free), Some(used)) = (s.memory_available, s.used_memory) {
-        let (free, used) = (paint::bytes(free), paint::bytes(used));
-        rows.push(("memory", format!("{free} available, the server uses {used}")));
+    let left = headroom(e).each().into_iter().filter_map(|(name, left)| Some((name, left?)));
+    let left: Vec<_> = left.map(|(name, left)| format!("{} of {name}", amount(left))).collect();
+    if !left.is_empty() {
+        rows.push(("headroom", format!("{} left by the next save", left.join(", "))));
     }
     rows
+}
+
+fn amount(left: i64) -> String {
+    let sign = if left < 0 { "-" } else { "" };
+    format!("{sign}{}", paint::bytes(left.unsigned_abs()))
 }
 
 /// `123 us, 9.8 ms per GiB`.

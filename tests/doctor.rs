@@ -351,6 +351,29 @@ fn under_break_in_signs_nothing_is_saved_and_nothing_changed() {
 }
 
 #[test]
+fn a_long_save_is_told_of_and_waited_for_no_longer_than_was_said() {
+    let fault = Fault::DeadEnd;
+    let server = saved(fault.options(&for_tests().unwrap()));
+    let mut direct = server.direct().unwrap();
+    for n in 0..400 {
+        direct.demand(&["SET", &format!("key:{n}"), "x"]).unwrap();
+    }
+    fault.strike(server.site()).unwrap().heal().unwrap();
+    // Microseconds a key: four seconds in all.
+    direct.demand(&["CONFIG", "SET", "rdb-key-save-delay", "10000"]).unwrap();
+    let fix = [&url(&server), "--json", "--fix", "--yes", "--only", "dead-end", "--only", "unknown"];
+    let ran = doctor(&[&fix[..], &["--timeout", "1s"]].concat());
+    assert!(ran.code == 1 && ran.json()["proved"] == false, "{}", ran.all());
+    assert!(ran.err.contains("no save was proved within 1s (--timeout)"), "{}", ran.all());
+    // The save that still runs is waited for, and proves as much as one of our own.
+    let ran = doctor(&fix);
+    assert!(ran.json()["proved"] == true && is_saved(&mut direct), "{}", ran.all());
+    if for_tests().unwrap().at_least(6, 2) {
+        assert!(ran.err.contains("saving for 2s") && ran.err.contains(" keys ("), "{}", ran.all());
+    }
+}
+
+#[test]
 fn the_switch_goes_back_only_after_a_save_was_proved() {
     let fault = Fault::DumpDir;
     let server = saved(fault.options(&for_tests().unwrap()));

@@ -179,6 +179,11 @@ fn is_switch(step: &Step) -> bool {
     matches!(step, Step::Config { name, .. } if *name == KNOB)
 }
 
+/// Is it proved by a save?
+fn saves(finding: &Found, remedy: &Remedy, steps: &[Step]) -> bool {
+    finding.kind() == Kind::Cause && remedy.proof != Proof::Aof || steps.iter().any(is_save)
+}
+
 fn same_option(one: &Step, other: &Step) -> bool {
     match (one, other) {
         (Step::Config { name: one, .. }, Step::Config { name: other, .. }) => one == other,
@@ -204,6 +209,9 @@ async fn offer(
             teller.line(&format!("      {thing}: {before} \u{2192} {after}"));
         }
         teller.line(&format!("      $ {}", step.command(e)));
+    }
+    if saves(finding, remedy, steps) || steps.iter().any(is_switch) {
+        teller.line("      and a BGSAVE, to prove it");
     }
     // Whoever thinks about it may take longer than the server's patience with an idle connection.
     if !teller.yes {
@@ -245,8 +253,7 @@ async fn cure(
             }
         }
     }
-    let saves = finding.kind() == Kind::Cause && remedy.proof != Proof::Aof || steps.iter().any(is_save);
-    if saves && fixed.proved.is_none() {
+    if saves(finding, remedy, steps) && fixed.proved.is_none() {
         prove_by_save(ward, e, limit, teller, &mut fixed).await;
     }
     if remedy.proof == Proof::Aof {
@@ -281,7 +288,7 @@ fn judged(fixed: &mut Fixed, result: Result<(), String>, good: &str, teller: &Te
 }
 
 async fn prove_by_save(ward: &mut Ward, e: &Evidence, limit: Duration, teller: &Teller, fixed: &mut Fixed) {
-    teller.line("      BGSAVE, to prove it");
+    teller.line("      saving");
     let result = prove::save(ward, limit, teller).await;
     judged(fixed, result, "a save has ended well", teller);
     let mut after = ServerFacts::default();

@@ -42,13 +42,14 @@ impl Ward {
     /// Connects, and makes sure that a Redis answers.
     pub(super) async fn reach(endpoint: Endpoint) -> Result<Ward, Blind> {
         let mut ward = Ward { endpoint, control: None, host: host::here(), info_denied: None };
-        let replies = ward.exchange(&["PING", "INFO server"]).await.map_err(|why| ward.blind(&why))?;
+        // Not PING: where the server refuses it, ours would count among those of the probes.
+        let replies = ward.exchange(&["INFO server"]).await.map_err(|why| ward.blind(&why))?;
         match &replies[..] {
-            [Frame::Error(why), _] if why.starts_with("NOAUTH") => {
+            [Frame::Error(why)] if why.starts_with("NOAUTH") => {
                 return Err(Blind::Upstream(format!("upstream: {}: {why}", ward.address()), AUTH));
             }
-            [_, Frame::Error(why)] => ward.info_denied = Some(why.to_string()),
-            [_, Frame::BulkString(info)] if is_sentinel(info) => {
+            [Frame::Error(why)] => ward.info_denied = Some(why.to_string()),
+            [Frame::BulkString(info)] if is_sentinel(info) => {
                 let what = format!("upstream: {} is a Sentinel, which saves nothing", ward.address());
                 return Err(Blind::Upstream(what, "give the URL of the server it watches"));
             }

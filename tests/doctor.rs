@@ -11,7 +11,7 @@ use bgsafe::testing::client::Direct;
 use bgsafe::testing::faults::Fault;
 use bgsafe::testing::find::for_tests;
 use bgsafe::testing::proxy::Proxy;
-use bgsafe::testing::server::{Options, Server};
+use bgsafe::testing::server::{Options, Server, we_are_root};
 use serde_json::Value;
 
 struct Ran {
@@ -348,6 +348,29 @@ fn under_break_in_signs_nothing_is_saved_and_nothing_changed() {
     assert_eq!(std::fs::read_dir(&suspect).unwrap().count(), 0, "a save was made");
     assert!(!is_saved(&mut direct));
     assert_eq!(direct.config("dbfilename").unwrap().as_deref(), Some("authorized_keys"));
+}
+
+/// Needs root, and a host that can be looked at.
+#[test]
+fn a_change_of_the_host_is_made_proved_and_can_be_taken_back() {
+    let fault = Fault::DirReadonly;
+    let server = saved(fault.options(&for_tests().unwrap()));
+    let mut direct = server.direct().unwrap();
+    let seen = doctor(&[&url(&server), "--json"]).json()["server"]["pid"] == server.pid();
+    if !we_are_root() || !seen {
+        eprintln!("SKIPPED: needs root and /proc");
+        return;
+    }
+    let broken = fault.strike(server.site()).unwrap();
+    let ran = doctor(&[&url(&server), "--json"]);
+    assert_eq!(ran.json()["findings"][0]["id"], "dir-permission", "{}", ran.all());
+    let ran = doctor(&[&url(&server), "--json", "--fix", "--yes", "--only", "dir-permission"]);
+    let report = ran.json();
+    let fixed = &report["fixed"][0];
+    assert!(report["proved"] == true && fixed["proved"] == true && is_saved(&mut direct), "{}", ran.all());
+    assert!(ran.err.contains("0500 \u{2192} 0700"), "{}", ran.err);
+    assert!(fixed["undo"][0].as_str().unwrap().starts_with("chmod 0500 "), "{report:#}");
+    broken.heal().unwrap();
 }
 
 #[test]

@@ -57,7 +57,9 @@ pub(super) fn page(report: &Report, style: Style) -> String {
         out.push('\n');
         one(finding, style, &mut out);
     }
-    if report.findings.is_empty() && !report.figures.is_empty() {
+    // Advice alone is no reason to keep quiet about how well it goes.
+    let well = report.findings.iter().all(|finding| finding.kind == "advice");
+    if well && !report.figures.is_empty() {
         out.push('\n');
         for (name, figure) in &report.figures {
             let _ = writeln!(out, "  {}  {}", style.paint.word(Mood::Faint, name, 9), clean(figure));

@@ -32,11 +32,12 @@ pub const AOF_WRITE_ERROR: Check = Check {
     what: "The append-only file cannot be written.",
     why: "The server refuses writes until it can, and stop-writes-on-bgsave-error does not govern it.",
     cure: "Free or grow the disk under the append-only file; the server tries again by itself every second.",
-    explain: "stop-writes-on-bgsave-error no does nothing here: it is about snapshots. As soon as the disk has room the \
-              server writes what it held back and opens by itself, within a second. Switching appendonly off opens \
-              writes at once, but a restart with appendonly yes in redis.conf then loads the old file and ignores newer \
-              snapshots. appendfsync always would make the next error end the server. The same message is given for a \
-              short write, whatever its reason: then it says No space left on device.",
+    explain: "stop-writes-on-bgsave-error no does nothing here: it is about snapshots. As soon as the disk \
+              has room the server writes what it held back and opens by itself, within a second. Switching \
+              appendonly off opens writes at once, but a restart with appendonly yes in redis.conf then \
+              loads the old file and ignores newer snapshots. appendfsync always would make the next error \
+              end the server. The same message is given for a short write, whatever its reason: then it \
+              says No space left on device.",
     source: "aof.c:flushAppendOnlyFile; server.c:writeCommandsDeniedByDiskError",
 };
 
@@ -59,11 +60,13 @@ pub const AOF_FSYNC_STICKY: Check = Check {
     },
     what: "One sync of the append-only file failed, and the server will not sync again by itself.",
     why: "A new sync is tried only after new writes, and writes are refused.",
-    cure: "When the disk is good again have the append-only file rewritten (BGREWRITEAOF), so that a new file is synced.",
-    explain: "The state outlives its reason: after the disk has recovered the server waits for a write to sync, and \
-              refuses all writes. It ends when any key expires, since that writes to the file. From 7.2 on, on Valkey \
-              and on 6.2 a rewrite clears it; on 7.0 it does not, there appendonly no and then yes does. After a failed \
-              fsync prefer a whole new file: what the kernel dropped is not in the old one, whatever a later sync says.",
+    cure: "When the disk is good again have the append-only file rewritten (BGREWRITEAOF), so that a new \
+           file is synced.",
+    explain: "The state outlives its reason: after the disk has recovered the server waits for a write to \
+              sync, and refuses all writes. It ends when any key expires, since that writes to the file. \
+              From 7.2 on, on Valkey and on 6.2 a rewrite clears it; on 7.0 it does not, there appendonly \
+              no and then yes does. After a failed fsync prefer a whole new file: what the kernel dropped \
+              is not in the old one, whatever a later sync says.",
     source: "bio.c:bioProcessBackgroundJobs, aof.c:flushAppendOnlyFile; valkey-io/valkey#2375",
 };
 
@@ -108,12 +111,14 @@ pub const AOF_REWRITE_SETTINGS: Check = Check {
         }
     },
     what: "The append-only file is rewritten too seldom, too often, or not loaded after a crash.",
-    why: "It grows until the disk is full, or forks all the time, or the server does not start after a power cut.",
+    why: "It grows until the disk is full, or forks all the time, or the server does not start after a \
+          power cut.",
     cure: "Set auto-aof-rewrite-percentage 100, auto-aof-rewrite-min-size 64mb and aof-load-truncated yes.",
-    explain: "A percentage of 0 switches automatic rewrites off, and the file grows with every write for ever. A tiny \
-              minimal size makes a small server rewrite all the time. aof-load-truncated yes lets the server start when \
-              only the last command is cut off, which is what a power cut leaves; with no it waits for redis-check-aof. \
-              A failed rewrite does not refuse writes, but the file goes on growing.",
+    explain: "A percentage of 0 switches automatic rewrites off, and the file grows with every write for \
+              ever. A tiny minimal size makes a small server rewrite all the time. aof-load-truncated yes \
+              lets the server start when only the last command is cut off, which is what a power cut \
+              leaves; with no it waits for redis-check-aof. A failed rewrite does not refuse writes, but \
+              the file goes on growing.",
     source: "server.c:serverCron, aof.c:loadSingleAppendOnlyFile; redis.conf",
 };
 

@@ -2,7 +2,7 @@
 //!
 //! Refuses to know: the fork before it, the files it writes. M §5.3, §5.13, §5.14, §4.2.
 
-use super::failing::{self, Failed, cause, failed, said, save_points};
+use super::failing::{self, Failed, cause, failed, in_child, said, save_points};
 use super::{Check, Hit, Kind, Severity, Source};
 use crate::guard::evidence::Evidence;
 use crate::guard::evidence::log::{KernelClass, LogClass};
@@ -31,11 +31,12 @@ pub const CHILD_OOM_KILLED: Check = Check {
     what: "The kernel killed the saving child for want of memory.",
     why: "Without protection the next kill may as well hit the server itself.",
     cure: "Raise the memory limit, and set oom-score-adj yes so that the child dies before the server.",
-    explain: "While a child saves, each page that is written exists twice. When the control group or the host has no \
-              more, the kernel kills the process with the worst score, and parent and child look alike to it: with the \
-              default settings it was the server that died. oom-score-adj yes (6.0.7 and later, settable while running) \
-              makes the child the victim. That protects the server; the save still needs the memory. Do not try again \
-              and again under a tight limit, each try is a chance to lose the server.",
+    explain: "While a child saves, each page that is written exists twice. When the control group or the \
+              host has no more, the kernel kills the process with the worst score, and parent and child \
+              look alike to it: with the default settings it was the server that died. oom-score-adj yes \
+              (6.0.7 and later, settable while running) makes the child the victim. That protects the \
+              server; the save still needs the memory. Do not try again and again under a tight limit, \
+              each try is a chance to lose the server.",
     source: "server.c:setOOMScoreAdj; cgroup-v2 memory.events oom_kill; proc(5) oom_score_adj",
 };
 
@@ -70,10 +71,10 @@ pub const CHILD_KILLED: Check = Check {
     what: "Somebody or something killed the saving child.",
     why: "One killed save is enough for the server to refuse writes.",
     cure: "Save again, and find out who sends signals to children of the server.",
-    explain: "Signal 9 without a trace of the kernel's OOM killer is a person, a script, a watchdog or a container \
-              runtime that ends processes it does not know. Sometimes it is the OOM killer after all: of another control \
-              group, or of the host, whose log bgsafe may not read. If a second save succeeds, nothing is left to \
-              repair.",
+    explain: "Signal 9 without a trace of the kernel's OOM killer is a person, a script, a watchdog or a \
+              container runtime that ends processes it does not know. Sometimes it is the OOM killer after \
+              all: of another control group, or of the host, whose log bgsafe may not read. If a second \
+              save succeeds, nothing is left to repair.",
     source: "rdb.c:backgroundSaveDoneHandlerDisk; signal(7)",
 };
 
@@ -88,10 +89,12 @@ pub const CHILD_CRASHED: Check = Check {
     },
     what: "The saving child crashed.",
     why: "It reads the same memory as the server, so the next save and SAVE itself may crash as well.",
-    cure: "Move the data to a replica that can save, then test the memory of this host and update the server.",
-    explain: "A crash while writing the dump means damaged data in memory: faulty RAM, a bug of the server or of a \
-              module. Never fall back to SAVE here, it would take the server down with it. The server's log holds a bug \
-              report with a stack; redis-server --test-memory and the kernel's log say whether the RAM is to blame.",
+    cure: "Move the data to a replica that can save, then test the memory of this host and update the \
+           server.",
+    explain: "A crash while writing the dump means damaged data in memory: faulty RAM, a bug of the server \
+              or of a module. Never fall back to SAVE here, it would take the server down with it. The \
+              server's log holds a bug report with a stack; redis-server --test-memory and the kernel's \
+              log say whether the RAM is to blame.",
     source: "debug.c:sigsegvHandler; redis/redis#2146, redis/redis#9635, valkey-io/valkey#2322",
 };
 
@@ -117,16 +120,16 @@ pub const CHILD_HUNG: Check = Check {
             (false, false) => "",
         };
         let usual = usual.map(|secs| format!(", the last save took {secs} s")).unwrap_or_default();
-        let kind = if failing::rdb(e) { Kind::Cause } else { Kind::Danger };
-        Hit::likely(format!("a save runs for {running} s{usual}{how}")).map(|hit| hit.kind(kind))
+        in_child(e, false, format!("a save runs for {running} s{usual}{how}"))
     },
     what: "A save runs for much longer than it should.",
     why: "Only one child runs at a time, so no other save can begin while it hangs.",
     cure: "Wait for the disk, or end the child with SIGUSR1, which leaves the server's status as it is.",
-    explain: "A child in state D waits for a disk or an NFS server and cannot be ended before that answers. SIGUSR1 is \
-              the signal that Redis itself uses to give a child up; SIGTERM is ignored, SIGKILL counts as a failed \
-              save. Valkey 8.1 and later have BGSAVE CANCEL. A save of a very large data set on a slow disk takes long \
-              without being hung: compare with how long the last one took.",
+    explain: "A child in state D waits for a disk or an NFS server and cannot be ended before that \
+              answers. SIGUSR1 is the signal that Redis itself uses to give a child up; SIGTERM is \
+              ignored, SIGKILL counts as a failed save. Valkey 8.1 and later have BGSAVE CANCEL. A save of \
+              a very large data set on a slow disk takes long without being hung: compare with how long \
+              the last one took.",
     source: "rdb.c:killRDBChild; valkey: BGSAVE CANCEL; valkey-io/valkey#2322",
 };
 
@@ -154,10 +157,11 @@ pub const DEAD_END: Check = Check {
     what: "One save failed, nothing is wrong any more, and the server will never try again.",
     why: "It saves again only after enough changes, and it refuses every change.",
     cure: "Run BGSAVE once; if it succeeds, writes are open again by themselves.",
-    explain: "The refusal is a state, not an event: one failed save sets a flag, and only a good save to disk takes it \
-              back. A save point fires when enough changed, but nothing changes while writes are refused. So a manual \
-              BGSAVE or a replica's full sync that failed on a quiet server leaves it refusing for ever, with a healthy \
-              disk and plenty of memory. A single BGSAVE ends it. A save point with 0 changes would prevent it.",
+    explain: "The refusal is a state, not an event: one failed save sets a flag, and only a good save to \
+              disk takes it back. A save point fires when enough changed, but nothing changes while writes \
+              are refused. So a manual BGSAVE or a replica's full sync that failed on a quiet server \
+              leaves it refusing for ever, with a healthy disk and plenty of memory. A single BGSAVE ends \
+              it. A save point with 0 changes would prevent it.",
     source: "server.c:serverCron, server.c:writeCommandsDeniedByDiskError",
 };
 
@@ -176,9 +180,9 @@ pub const UNKNOWN: Check = Check {
     what: "Saving fails, and what bgsafe could see does not say why.",
     why: "Until a save succeeds the server refuses writes, or goes on unsaved.",
     cure: "Read the server's log for the line of the failed save.",
-    explain: "INFO tells that a save failed, never why; the errno stands in the server's log and nowhere else. Run \
-              bgsafe doctor on the server's host, as root or as the server's user, so that it can read the log, \
-              /proc/PID, the control group and the data directory. What it could not see stands at the end of its \
-              report.",
+    explain: "INFO tells that a save failed, never why; the errno stands in the server's log and nowhere \
+              else. Run bgsafe doctor on the server's host, as root or as the server's user, so that it \
+              can read the log, /proc/PID, the control group and the data directory. What it could not see \
+              stands at the end of its report.",
     source: "rdb.c:backgroundSaveDoneHandlerDisk",
 };

@@ -3,7 +3,7 @@
 //!
 //! Refuses to know: the circumstances. Invariant: where nothing fails no hit is a cause.
 
-use super::{Hit, Kind};
+use super::{Hit, Kind, Severity};
 use crate::guard::evidence::log::{Errno, LogClass, LogLine};
 use crate::guard::evidence::{Evidence, Fact};
 use crate::posture::Variant;
@@ -84,12 +84,17 @@ pub fn by_errno(e: &Evidence, errnos: &[Errno]) -> Option<Hit> {
 
 /// A log line says so.
 pub fn cause(says: &str) -> Option<Hit> {
-    Hit::sure(says).map(|hit| hit.kind(Kind::Cause))
+    Hit::sure(says).map(|hit| hit.kind(Kind::Cause).severity(Severity::Crit))
 }
 
 /// What makes the server's child fail: the cause while a save fails somewhere, a danger else.
 pub fn in_child(e: &Evidence, sure: bool, says: String) -> Option<Hit> {
-    circumstance(failed(e) == Failed::Somewhere || (aof(e) && said_aof(e).is_none()), sure, says)
+    circumstance(failed(e) == Failed::Somewhere, sure, says)
+}
+
+/// What makes any write fail, also to the AOF, which is open already: the cause while either fails and nothing says why.
+pub fn in_write(e: &Evidence, sure: bool, says: String) -> Option<Hit> {
+    circumstance(failed(e) == Failed::Somewhere || (aof(e) && aof_errno(e).is_none()), sure, says)
 }
 
 /// What makes a fork fail: the cause while one fails, or a save somewhere, a danger else.
@@ -97,10 +102,9 @@ pub fn at_fork(e: &Evidence, sure: bool, says: String) -> Option<Hit> {
     circumstance(matches!(failed(e), Failed::Somewhere | Failed::AtFork), sure, says)
 }
 
-/// Cause or danger.
-pub fn circumstance(now: bool, sure: bool, says: String) -> Option<Hit> {
-    let kind = if now { Kind::Cause } else { Kind::Danger };
-    Some(Hit { sure, kind: Some(kind), severity: None, says })
+fn circumstance(now: bool, sure: bool, says: String) -> Option<Hit> {
+    let (kind, severity) = if now { (Kind::Cause, Severity::Crit) } else { (Kind::Danger, Severity::Warn) };
+    Some(Hit { sure, kind: Some(kind), severity: Some(severity), says })
 }
 
 /// The Redis version whose behaviour the server has; what cannot be parsed is none.

@@ -32,11 +32,12 @@ pub const FORK_ENOMEM: Check = Check {
     what: "The kernel does not give the server the memory for a fork.",
     why: "Every background save and every AOF rewrite begins with a fork.",
     cure: "Set vm.overcommit_memory to 1, and see that real memory is there for what is copied.",
-    explain: "Can fork be avoided? Not for a background save: BGSAVE, AOF rewrite and disk-based replication all fork. \
-              Only SAVE does without, and it stops all clients while it writes, a second or more for each few hundred \
-              megabytes; a small data set may be saved so by hand. The fork copies no data, only page tables, but with \
-              strict accounting the kernel reserves the whole size once more. In a container look at the memory limit \
-              too: page tables are charged to it.",
+    explain: "Can fork be avoided? Not for a background save: BGSAVE, AOF rewrite and disk-based \
+              replication all fork. Only SAVE does without, and it stops all clients while it writes, a \
+              second or more for each few hundred megabytes; a small data set may be saved so by hand. The \
+              fork copies no data, only page tables, but with strict accounting the kernel reserves the \
+              whole size once more. In a container look at the memory limit too: page tables are charged \
+              to it.",
     source: "rdb.c:rdbSaveBackground; fork(2) ENOMEM; proc_sys_vm(5)",
 };
 
@@ -58,10 +59,11 @@ pub const OVERCOMMIT_MEMORY: Check = Check {
         match (mode, left) {
             (2, Some(left)) if left < 0 => {
                 let says = format!("vm.overcommit_memory = 2; {numbers}: {} missing", missing(left));
-                at_fork(e, true, says).map(|hit| hit.severity(Severity::Crit))
+                at_fork(e, true, says)
             }
-            (2, _) if enomem => cause(&format!("vm.overcommit_memory = 2; {numbers}"))
-                .map(|hit| Hit { sure: false, ..hit }.severity(Severity::Crit)),
+            (2, _) if enomem => {
+                cause(&format!("vm.overcommit_memory = 2; {numbers}")).map(|hit| Hit { sure: false, ..hit })
+            }
             (2, _) => Hit::likely(format!("vm.overcommit_memory = 2; {numbers}")),
             (0, _) if enomem => Hit::likely("vm.overcommit_memory = 0")
                 .map(|hit| hit.kind(Kind::Cause).severity(Severity::Crit)),
@@ -73,12 +75,13 @@ pub const OVERCOMMIT_MEMORY: Check = Check {
     what: "The kernel does not overcommit memory as a forking server needs it.",
     why: "A fork asks for the whole size of the server once more, of which hardly any is ever used.",
     cure: "Set vm.overcommit_memory to 1 now and in a file under /etc/sysctl.d.",
-    explain: "Swap or overcommit? Overcommit. With mode 2 the kernel promises only what it could give, so a fork of a \
-              10 GB server needs 10 GB more of CommitLimit although parent and child share every page until one \
-              writes. More swap raises CommitLimit and so cures the message, but nobody wants Redis to live in it. \
-              Mode 1 promises everything; the price is that real shortage shows as a kill instead of a refusal, so keep \
-              maxmemory well below the memory there is. Mode 0, the default, refuses only what is obviously too much, \
-              and since Linux 5.2 rarely a fork. The setting is the host's, not the container's, and needs no restart.",
+    explain: "Swap or overcommit? Overcommit. With mode 2 the kernel promises only what it could give, so \
+              a fork of a 10 GB server needs 10 GB more of CommitLimit although parent and child share \
+              every page until one writes. More swap raises CommitLimit and so cures the message, but \
+              nobody wants Redis to live in it. Mode 1 promises everything; the price is that real \
+              shortage shows as a kill instead of a refusal, so keep maxmemory well below the memory there \
+              is. Mode 0, the default, refuses only what is obviously too much, and since Linux 5.2 rarely \
+              a fork. The setting is the host's, not the container's, and needs no restart.",
     source: "syscheck.c:checkOvercommit; proc_sys_vm(5) overcommit_memory; redis/docker-library-redis#346",
 };
 
@@ -112,10 +115,11 @@ pub const FORK_EAGAIN: Check = Check {
     what: "The server may not have one process more.",
     why: "A save needs a child process, and the limit of processes is reached.",
     cure: "Raise the limit that binds: pids.max of the control group, or nproc of the server's user.",
-    explain: "\"Resource temporarily unavailable\" at fork is a limit of processes, not of memory. Two limits matter: \
-              pids.max of the container or service, which counts the threads of everything in it, health checks with a \
-              shell included; and RLIMIT_NPROC, which counts all threads of the same user on the host, other \
-              containers with the same uid included. Both can be raised for the running server.",
+    explain: "\"Resource temporarily unavailable\" at fork is a limit of processes, not of memory. Two \
+              limits matter: pids.max of the container or service, which counts the threads of everything \
+              in it, health checks with a shell included; and RLIMIT_NPROC, which counts all threads of \
+              the same user on the host, other containers with the same uid included. Both can be raised \
+              for the running server.",
     source: "rdb.c:rdbSaveBackground; fork(2) EAGAIN; cgroup-v2 pids.max; redis/redis#15501",
 };
 

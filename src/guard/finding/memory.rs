@@ -27,10 +27,11 @@ pub const MEMORY_HEADROOM: Check = Check {
     what: "The host has less memory than the next save may copy.",
     why: "Each page written during a save exists twice, and when memory ends the kernel kills a process.",
     cure: "Add memory, or save at a time of few writes, or give the data set less of the host.",
-    explain: "Do I need twice the memory? No, that is the upper bound: it takes a write to every page while the save \
-              runs. The need is what is copied, about write rate times duration of the save, and INFO tells what the \
-              last one took (rdb_last_cow_size). A cache under heavy random writes may come near twice, a store that is \
-              mostly read needs a few percent. Huge pages multiply it, since 2 MiB are copied for one byte.",
+    explain: "Do I need twice the memory? No, that is the upper bound: it takes a write to every page \
+              while the save runs. The need is what is copied, about write rate times duration of the \
+              save, and INFO tells what the last one took (rdb_last_cow_size). A cache under heavy random \
+              writes may come near twice, a store that is mostly read needs a few percent. Huge pages \
+              multiply it, since 2 MiB are copied for one byte.",
     source: "INFO rdb_last_cow_size (server.c:genRedisInfoString); fork(2); proc_meminfo(5) MemAvailable",
 };
 
@@ -62,12 +63,13 @@ pub const CGROUP_HEADROOM: Check = Check {
     },
     what: "The control group's memory limit is too tight for the next save.",
     why: "At the limit the kernel kills a process of the group, and by default that is the server.",
-    cure: "Raise the memory limit; until then set oom-score-adj yes so that the child dies and not the server.",
-    explain: "In a container the host's free memory does not help: the limit of the group counts, and INFO's \
-              total_system_memory shows the host. Used memory, buffers of clients and replicas, and the pages copied \
-              during a save must fit together. Page cache counts as used but is given back. oom-score-adj yes (6.0.7 \
-              and later) is no cure: it decides who dies, and a dead child is a refusal where a dead server is an \
-              outage.",
+    cure: "Raise the memory limit; until then set oom-score-adj yes so that the child dies and not the \
+           server.",
+    explain: "In a container the host's free memory does not help: the limit of the group counts, and \
+              INFO's total_system_memory shows the host. Used memory, buffers of clients and replicas, and \
+              the pages copied during a save must fit together. Page cache counts as used but is given \
+              back. oom-score-adj yes (6.0.7 and later) is no cure: it decides who dies, and a dead child \
+              is a refusal where a dead server is an outage.",
     source: "cgroup-v2 memory.max; memory.limit_in_bytes; server.c:setOOMScoreAdj",
 };
 
@@ -91,10 +93,10 @@ pub const THP_ALWAYS: Check = Check {
     what: "Transparent huge pages are always on.",
     why: "During a save one changed byte copies 2 MiB instead of 4 KiB, which costs memory and latency.",
     cure: "Set transparent_hugepage/enabled to madvise, then restart the server at a quiet time to profit.",
-    explain: "Huge pages do not make a fork fail; they make it expensive afterwards. Redis 6.2 and later switch them \
-              off for themselves at start (disable-thp yes), so there it is worth knowing and no more. Older servers \
-              keep the huge pages they already have after the setting has changed, and shed them only with a restart; \
-              plan it, with a good save behind you.",
+    explain: "Huge pages do not make a fork fail; they make it expensive afterwards. Redis 6.2 and later \
+              switch them off for themselves at start (disable-thp yes), so there it is worth knowing and \
+              no more. Older servers keep the huge pages they already have after the setting has changed, \
+              and shed them only with a restart; plan it, with a good save behind you.",
     source: "server.c:linuxMemoryWarnings, syscheck.c:checkTHPEnabled; PR_SET_THP_DISABLE prctl(2)",
 };
 
@@ -131,10 +133,11 @@ pub const MAXMEMORY_HIGH: Check = Check {
     what: "maxmemory leaves no room for a save.",
     why: "At maxmemory the data fills the memory there is, and a save needs more beside it.",
     cure: "Give the host or container more memory, or lower maxmemory to about three quarters of it.",
-    explain: "maxmemory limits the data set, not the process: buffers, fragmentation and the pages copied during a save \
-              come on top. Three quarters of the memory is a start; what INFO tells of rdb_last_cow_size is better. \
-              Mind that lowering maxmemory below what is used evicts keys at once, or refuses writes with noeviction: \
-              so it is a person's decision, and more memory is the cure that costs no data.",
+    explain: "maxmemory limits the data set, not the process: buffers, fragmentation and the pages copied \
+              during a save come on top. Three quarters of the memory is a start; what INFO tells of \
+              rdb_last_cow_size is better. Mind that lowering maxmemory below what is used evicts keys at \
+              once, or refuses writes with noeviction: so it is a person's decision, and more memory is \
+              the cure that costs no data.",
     source: "evict.c:getMaxmemoryState; redis.conf: maxmemory",
 };
 
@@ -171,9 +174,10 @@ pub const NO_SWAP_CONTAINER: Check = Check {
     what: "The container has a memory limit and no swap.",
     why: "The moment its memory ends a process is killed; nothing cushions it.",
     cure: "Plan the limit with room for a save, and set oom-score-adj yes.",
-    explain: "Swap in a container is off by default, and for Redis that is right: a data set in swap is slower than no \
-              cache. But then the memory limit is a cliff. Leave room for the pages that a save copies, keep maxmemory \
-              well below the limit, and let the child be the victim with oom-score-adj yes.",
+    explain: "Swap in a container is off by default, and for Redis that is right: a data set in swap is \
+              slower than no cache. But then the memory limit is a cliff. Leave room for the pages that a \
+              save copies, keep maxmemory well below the limit, and let the child be the victim with \
+              oom-score-adj yes.",
     source: "cgroup-v2 memory.swap.max; Kubernetes: swap is off unless the node allows it",
 };
 
@@ -195,10 +199,12 @@ pub const FORK_SLOW: Check = Check {
     },
     what: "A fork of the server takes long.",
     why: "While the kernel copies page tables the server answers nobody, at every save and AOF rewrite.",
-    cure: "Split the data over smaller servers, save from a replica, or move to hardware with fast page tables.",
-    explain: "A fork copies page tables, 8 bytes for each 4 KiB: on today's hardware about 10 ms for a GB, on old \
-              virtual machines ten times that. All clients wait meanwhile, so compare it with your timeouts. A data set \
-              of tens of GB in one process pays it at every save; several processes of a few GB pay it in turns.",
+    cure: "Split the data over smaller servers, save from a replica, or move to hardware with fast page \
+           tables.",
+    explain: "A fork copies page tables, 8 bytes for each 4 KiB: on today's hardware about 10 ms for a GB, \
+              on old virtual machines ten times that. All clients wait meanwhile, so compare it with your \
+              timeouts. A data set of tens of GB in one process pays it at every save; several processes \
+              of a few GB pay it in turns.",
     source: "INFO latest_fork_usec (server.c:redisFork); redis.io: Diagnosing latency issues",
 };
 

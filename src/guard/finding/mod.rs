@@ -9,6 +9,7 @@
 use super::evidence::{Evidence, Target};
 
 pub use headroom::{Headroom, headroom};
+pub use page::markdown;
 pub use table::CHECKS;
 pub use unseen::unseen;
 
@@ -19,11 +20,19 @@ mod fork;
 mod hazards;
 pub mod headroom;
 pub(super) mod memory;
+mod page;
 mod place;
 pub(super) mod settings;
 mod space;
 mod table;
 mod unseen;
+
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod scenarios;
+#[cfg(test)]
+mod tests;
 
 /// What a check is about. The order is the order of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

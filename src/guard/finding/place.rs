@@ -3,7 +3,7 @@
 //!
 //! Refuses to know: room on the disk. M §5.7 to §5.11.
 
-use super::failing::{self, by_errno, cause, in_child, said, word};
+use super::failing::{self, by_errno, cause, in_child, in_write, said, word};
 use super::{Check, Hit, Kind, Severity, Source, break_in};
 use crate::guard::evidence::Evidence;
 use crate::guard::evidence::host::Dump;
@@ -25,13 +25,15 @@ pub const BREAK_IN_SIGNS: Check = Check {
         Hit::sure(says).map(|hit| hit.kind(kind))
     },
     what: "The snapshot's target was moved to where only an intruder sends it.",
-    why: "A save that succeeds there plants a cron job, a key for ssh or a module, so nothing is repaired and nothing saved.",
-    cure: "Cut the server off from the network, keep its state as evidence, and find out who could reach it without a password.",
-    explain: "An open Redis is taken over by CONFIG SET dir and dbfilename and a save into /etc/cron.d, ~/.ssh or a web \
-              root. The failing save is often the first that anybody sees of it, because the server may not write \
-              there. Setting dir back cures the error and hides the hole. Look at the keys for lines of cron and ssh \
-              keys, at REPLICAOF, at loaded modules, then close the port, set a password or ACL, and restore from a \
-              backup older than the intruder.",
+    why: "A save that succeeds there plants a cron job, a key for ssh or a module, so nothing is repaired \
+          and nothing saved.",
+    cure: "Cut the server off from the network, keep its state as evidence, and find out who could reach \
+           it without a password.",
+    explain: "An open Redis is taken over by CONFIG SET dir and dbfilename and a save into /etc/cron.d, \
+              ~/.ssh or a web root. The failing save is often the first that anybody sees of it, because \
+              the server may not write there. Setting dir back cures the error and hides the hole. Look at \
+              the keys for lines of cron and ssh keys, at REPLICAOF, at loaded modules, then close the \
+              port, set a password or ACL, and restore from a backup older than the intruder.",
     source: "redis/redis#3594, redis/redis#3710, redis/redis#5592; redis.conf: enable-protected-configs",
 };
 
@@ -53,11 +55,13 @@ pub const DIR_MISSING: Check = Check {
     },
     what: "The server's data directory was deleted under it.",
     why: "The server stands in a directory that has no name any more, so no file can be created there.",
-    cure: "Create the directory again with its old owner and tell the server with CONFIG SET dir; a restart would lose what is unsaved.",
-    explain: "Making the directory again is not enough: the process holds the deleted one, not the name. CONFIG GET dir \
-              answers an empty string, /proc/PID/cwd ends in (deleted). CONFIG SET dir with the true path cures it \
-              without a restart; from 7.0 on that needs enable-protected-configs. Where it is refused, pull a snapshot \
-              with redis-cli --rdb first and restart then. SAVE and the save at shutdown fail as well.",
+    cure: "Create the directory again with its old owner and tell the server with CONFIG SET dir; a \
+           restart would lose what is unsaved.",
+    explain: "Making the directory again is not enough: the process holds the deleted one, not the name. \
+              CONFIG GET dir answers an empty string, /proc/PID/cwd ends in (deleted). CONFIG SET dir with \
+              the true path cures it without a restart; from 7.0 on that needs enable-protected-configs. \
+              Where it is refused, pull a snapshot with redis-cli --rdb first and restart then. SAVE and \
+              the save at shutdown fail as well.",
     source: "config.c:getConfigDirOption, config.c:setConfigDirOption; rdb.c:rdbSave; getcwd(3)",
 };
 
@@ -68,13 +72,15 @@ pub const DIR_PERMISSION: Check = Check {
     needs: &[Source::Log, Source::Place, Source::Process],
     when: dir_permission,
     what: "The server may not create or replace its dump in the data directory.",
-    why: "A save writes a new file there and renames it over the old one, which asks for rights on the directory.",
+    why: "A save writes a new file there and renames it over the old one, which asks for rights on the \
+          directory.",
     cure: "Give exactly that directory to the server's user; never recursively, never mode 777.",
-    explain: "\"Fix the permissions of dump.rdb\" is folklore: a read-only or foreign dump in a directory that the \
-              server may write to is simply replaced. What matters is the directory. The exceptions are a sticky \
-              directory (only the owner may replace a file), and a directory or device where the dump belongs. Usual \
-              origins: somebody ran the server as root once, a volume came with another owner, a container changed its \
-              user. On Kubernetes set fsGroup instead of changing owners by hand.",
+    explain: "\"Fix the permissions of dump.rdb\" is folklore: a read-only or foreign dump in a directory \
+              that the server may write to is simply replaced. What matters is the directory. The \
+              exceptions are a sticky directory (only the owner may replace a file), and a directory or \
+              device where the dump belongs. Usual origins: somebody ran the server as root once, a volume \
+              came with another owner, a container changed its user. On Kubernetes set fsGroup instead of \
+              changing owners by hand.",
     source: "rdb.c:rdbSave; rename(2); path_resolution(7); bitnami/bitnami-docker-redis#220",
 };
 
@@ -153,9 +159,10 @@ pub const DIR_IMMUTABLE: Check = Check {
     what: "The data directory or the dump is immutable (chattr +i).",
     why: "Not even root may create or replace a file there, whatever owner and mode say.",
     cure: "Find out who set the flag, then take it off with chattr -i.",
-    explain: "\"Operation not permitted\" with right owner and mode means the immutable or append-only flag. Somebody \
-              set it on purpose: an administrator as a guard against deletion, or an intruder to keep what was planted. \
-              So bgsafe never takes it off. lsattr -d shows it on the directory, lsattr on the dump.",
+    explain: "\"Operation not permitted\" with right owner and mode means the immutable or append-only \
+              flag. Somebody set it on purpose: an administrator as a guard against deletion, or an \
+              intruder to keep what was planted. So bgsafe never takes it off. lsattr -d shows it on the \
+              directory, lsattr on the dump.",
     source: "rdb.c:rdbSave; chattr(1); ioctl_iflags(2)",
 };
 
@@ -181,17 +188,18 @@ pub const READ_ONLY_FILESYSTEM: Check = Check {
             Some(hit) if seen.is_empty() => Some(hit),
             Some(hit) => cause(&format!("{}; {seen}", hit.says)),
             None if seen.is_empty() => None,
-            None => in_child(e, true, format!("{}: {seen}", dir(e))),
+            None => in_write(e, true, format!("{}: {seen}", dir(e))),
         }
     },
     what: "The server sees its data directory on a read-only filesystem.",
     why: "No file can be written there, neither dump nor AOF.",
     cure: "Allow the path in the service's sandbox, or find out why the kernel remounted the disk read-only.",
-    explain: "Two stories share this message. The unit of the distribution locks the service in (ProtectSystem=strict) \
-              and opens only a few paths; a data directory elsewhere needs ReadWritePaths in a drop-in, and a package \
-              update may have put the old unit back. Or the kernel met errors on the disk and protects what is left: \
-              then dmesg says so, and remounting it for writing makes things worse. If the host sees the mount \
-              writable and the server does not, it is the first.",
+    explain: "Two stories share this message. The unit of the distribution locks the service in \
+              (ProtectSystem=strict) and opens only a few paths; a data directory elsewhere needs \
+              ReadWritePaths in a drop-in, and a package update may have put the old unit back. Or the \
+              kernel met errors on the disk and protects what is left: then dmesg says so, and remounting \
+              it for writing makes things worse. If the host sees the mount writable and the server does \
+              not, it is the first.",
     source: "systemd.exec(5) ProtectSystem=, ReadWritePaths=; mount(8) errors=remount-ro; redis/redis#12676",
 };
 
@@ -223,10 +231,11 @@ pub const LSM_DENIED: Check = Check {
     what: "SELinux or AppArmor forbids the server to write its dump.",
     why: "Owner and mode look right, and still every save is refused.",
     cure: "Give the directory the label or path that the policy knows; leave the enforcement on.",
-    explain: "Permission denied with right owner and mode is a security module, or a network filesystem that takes root \
-              for nobody. The audit log names the operation. With SELinux a moved data directory needs its label \
-              (semanage fcontext, restorecon); with AppArmor the profile needs the path. Turning enforcement off cures \
-              the message and the protection alike, so bgsafe never proposes it.",
+    explain: "Permission denied with right owner and mode is a security module, or a network filesystem \
+              that takes root for nobody. The audit log names the operation. With SELinux a moved data \
+              directory needs its label (semanage fcontext, restorecon); with AppArmor the profile needs \
+              the path. Turning enforcement off cures the message and the protection alike, so bgsafe \
+              never proposes it.",
     source: "restorecon(8); apparmor.d(5); exports(5) root_squash",
 };
 

@@ -32,10 +32,10 @@ pub const SAVE_POINTS_MISSING: Check = Check {
     what: "No save point is configured, so the server makes no snapshots by itself.",
     why: "It also saves nothing when it is shut down, and a failing disk goes unnoticed.",
     cure: "Set save points, such as 900 1 300 10 60 10000, unless the data may be lost.",
-    explain: "For a pure cache no save points are fine, and then nothing here concerns you. Often they were emptied to \
-              get rid of the MISCONF error, which works and is worse than the error: the snapshots stop, and so does \
-              the save at shutdown. With the append-only file on, a snapshot now and then is still the simplest \
-              backup.",
+    explain: "For a pure cache no save points are fine, and then nothing here concerns you. Often they \
+              were emptied to get rid of the MISCONF error, which works and is worse than the error: the \
+              snapshots stop, and so does the save at shutdown. With the append-only file on, a snapshot \
+              now and then is still the simplest backup.",
     source: "server.c:serverCron, server.c:prepareForShutdown; redis.conf: save",
 };
 
@@ -60,10 +60,11 @@ pub const SAVE_POINTS_DENSE: Check = Check {
     },
     what: "Save points are so dense that the server saves almost all the time.",
     why: "Each save forks, copies what is written meanwhile and writes the whole data set.",
-    cure: "Space the save points out, such as 900 1 300 10 60 10000, or use the append-only file for seconds.",
-    explain: "A snapshot always writes everything, however little changed. A save point whose time is shorter than a \
-              save takes means that the next begins when the last ends: copy on write all day, a busy disk, a fork every \
-              time. Who must not lose more than a second wants appendonly yes with appendfsync everysec, and snapshots \
-              for backup.",
+    cure: "Space the save points out, such as 900 1 300 10 60 10000, or use the append-only file for \
+           seconds.",
+    explain: "A snapshot always writes everything, however little changed. A save point whose time is \
+              shorter than a save takes means that the next begins when the last ends: copy on write all \
+              day, a busy disk, a fork every time. Who must not lose more than a second wants appendonly \
+              yes with appendfsync everysec, and snapshots for backup.",
     source: "server.c:serverCron; redis.conf: save",
 };

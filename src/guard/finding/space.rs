@@ -2,7 +2,7 @@
 //!
 //! Refuses to know: memory, rights.
 
-use super::failing::{self, Failed, by_errno, cause, in_child, said};
+use super::failing::{self, Failed, by_errno, cause, in_child, in_write, said};
 use super::headroom::{headroom, missing, next_dump, size};
 use super::{Check, Hit, Kind, Severity, Source};
 use crate::guard::evidence::Evidence;
@@ -16,15 +16,17 @@ pub const DISK_FULL: Check = Check {
     needs: &[Source::Log, Source::Place],
     when: disk_full,
     what: "The disk under the data directory has no room for a new dump.",
-    why: "A save writes the new dump beside the old one, so it fails near its end and every try costs a whole write.",
-    cure: "Make room or grow the volume until a whole dump more fits; never delete the old dump, it is the only good one.",
-    explain: "People look at df after the failure and see free space. That is a trap: the failed child deletes its \
-              temporary file, so the room it used up is free again the moment it fails. What counts is whether old and \
-              new dump fit together: free bytes must exceed the size of the next dump, about the last one and its \
-              growth. Reserved blocks do not count, the server is not root. Usual fillers are temporary dumps of saves \
-              whose server died with them, a growing AOF, logs, container images and backups on the same disk. Redis \
-              itself tries again about every six seconds as long as a save point holds, and heals by itself once there \
-              is room.",
+    why: "A save writes the new dump beside the old one, so it fails near its end and every try costs a \
+          whole write.",
+    cure: "Make room or grow the volume until a whole dump more fits; never delete the old dump, it is the \
+           only good one.",
+    explain: "People look at df after the failure and see free space. That is a trap: the failed child \
+              deletes its temporary file, so the room it used up is free again the moment it fails. What \
+              counts is whether old and new dump fit together: free bytes must exceed the size of the next \
+              dump, about the last one and its growth. Reserved blocks do not count, the server is not \
+              root. Usual fillers are temporary dumps of saves whose server died with them, a growing AOF, \
+              logs, container images and backups on the same disk. Redis itself tries again about every \
+              six seconds as long as a save point holds, and heals by itself once there is room.",
     source: "rdb.c:rdbSave, rdb.c:rdbRemoveTempFile; statvfs(3); redis/redis#3065",
 };
 
@@ -79,9 +81,10 @@ pub const DISK_HEADROOM: Check = Check {
     what: "The disk has less room than the next dump will need.",
     why: "The next save will fail at its end, and from then on the server refuses writes.",
     cure: "Grow the volume or free space until a whole dump fits beside the old one.",
-    explain: "A snapshot needs room for two: the old dump stays until the new one is complete. So a disk that is half \
-              full of one dump is a full disk. The need shown here is the last dump and a tenth for growth; where no dump \
-              can be seen it is half of the data set. An AOF rewrite needs the same once more while it runs.",
+    explain: "A snapshot needs room for two: the old dump stays until the new one is complete. So a disk \
+              that is half full of one dump is a full disk. The need shown here is the last dump and a \
+              tenth for growth; where no dump can be seen it is half of the data set. An AOF rewrite needs \
+              the same once more while it runs.",
     source: "rdb.c:rdbSave; statvfs(3)",
 };
 
@@ -106,9 +109,9 @@ pub const INODES_FULL: Check = Check {
     what: "The filesystem has no inode left for the temporary dump.",
     why: "A save begins with a new file, so it fails at once, however many bytes are free.",
     cure: "Remove the many small files that use the inodes up; df -i shows them.",
-    explain: "\"No space left on device\" with gigabytes free means inodes. df shows blocks, df -i shows inodes. The \
-              dump itself needs one inode only, so something else on the same filesystem made too many files: mail \
-              queues, sessions, caches, layers of images.",
+    explain: "\"No space left on device\" with gigabytes free means inodes. df shows blocks, df -i shows \
+              inodes. The dump itself needs one inode only, so something else on the same filesystem made \
+              too many files: mail queues, sessions, caches, layers of images.",
     source: "rdb.c:rdbSave (fopen); statvfs(3) f_favail",
 };
 
@@ -117,13 +120,25 @@ pub const QUOTA: Check = Check {
     kind: Kind::Cause,
     severity: Severity::Crit,
     needs: &[Source::Log],
-    when: |e| by_errno(e, &[Errno::Dquot]),
+    when: |e| {
+        if let Some(hit) = by_errno(e, &[Errno::Dquot]) {
+            return Some(hit);
+        }
+        // A project quota of XFS says ENOSPC (xfs_trans_dquot.c).
+        let line = said(e).filter(|line| line.class.errno() == Some(Errno::Nospc))?;
+        let (free, need) = (e.host.place.free.get()?, next_dump(e)?);
+        match e.host.place.quota.is(true) && free / 2 > need {
+            true => Hit::likely(format!("{}; {} free, and quotas are in force", line.text, size(free))),
+            false => None,
+        }
+    },
     what: "The server's user, group or project has used up its disk quota.",
     why: "Writes fail with free space in sight, and only the server's own account is stopped.",
     cure: "Raise the quota of the server's user, group or project.",
-    explain: "df shows the filesystem, not the quota, so all looks fine from outside. repquota (ext4) or xfs_quota \
-              (XFS, also by project, as container runtimes use it) shows what the server's account may use. As with a \
-              full disk the quota must hold two dumps at once.",
+    explain: "df shows the filesystem, not the quota, so all looks fine from outside. repquota (ext4) or \
+              xfs_quota (XFS, also by project, as container runtimes use it) shows what the server's \
+              account may use. As with a full disk the quota must hold two dumps at once. A project quota \
+              of XFS says No space left on device instead.",
     source: "rdb.c:rdbSave; quotactl(2) EDQUOT",
 };
 
@@ -144,14 +159,14 @@ pub const FILE_SIZE_LIMIT: Check = Check {
         if limit == NO_LIMIT || limit >= need {
             return None;
         }
-        in_child(e, false, says())
+        in_write(e, false, says())
     },
     what: "The server may not write a file as large as the dump.",
     why: "The kernel ends the saving child with signal 25 when its file reaches the limit.",
     cure: "Raise the file size limit of the server (ulimit -f, LimitFSIZE=) to unlimited.",
-    explain: "Signal 25 is SIGXFSZ: the file grew beyond RLIMIT_FSIZE. The limit comes from the shell, from \
-              limits.conf or from the unit that started the server, and is the same for every file of it, the AOF \
-              included. A raised limit holds for the running server too, when prlimit sets it.",
+    explain: "Signal 25 is SIGXFSZ: the file grew beyond RLIMIT_FSIZE. The limit comes from the shell, \
+              from limits.conf or from the unit that started the server, and is the same for every file of \
+              it, the AOF included. A raised limit holds for the running server too, when prlimit sets it.",
     source: "setrlimit(2) RLIMIT_FSIZE; rdb.c:backgroundSaveDoneHandlerDisk",
 };
 
@@ -173,9 +188,10 @@ pub const FD_LIMIT: Check = Check {
     what: "The server has no file descriptor left to open the dump with.",
     why: "The child inherits all descriptors of the server and needs a few more.",
     cure: "Raise the limit of open files of the server, or close idle clients.",
-    explain: "Redis asks for maxclients and 32 more at its start and lowers maxclients when it is given less; \
-              modules and replicas use some as well. The limit can be raised for the running server with prlimit. \
-              \"Too many open files in system\" is the other limit, fs.file-max, of the whole host.",
+    explain: "Redis asks for maxclients and 32 more at its start and lowers maxclients when it is given \
+              less; modules and replicas use some as well. The limit can be raised for the running server \
+              with prlimit. \"Too many open files in system\" is the other limit, fs.file-max, of the \
+              whole host.",
     source: "server.c:adjustOpenFilesLimit; rdb.c:rdbSave (fopen); getrlimit(2)",
 };
 
@@ -189,14 +205,16 @@ pub const IO_ERROR: Check = Check {
             return Some(hit);
         }
         let line = e.host.kernel.known()?.iter().rev().find(|line| line.class == KernelClass::IoError)?;
-        in_child(e, false, line.text.clone())
+        in_write(e, false, line.text.clone())
     },
     what: "The disk or the network filesystem under the data directory fails.",
     why: "What was written may not be there, and an earlier success proves nothing of it.",
-    cure: "Take a copy of the data elsewhere now (redis-cli --rdb), then replace the disk or mount the volume again.",
-    explain: "After a failed fsync the kernel may have dropped the very pages that could not be written, so a later \
-              success proves only what came later; trust a new whole file, not the old one. ESTALE means that the NFS \
-              server forgot the directory: it must be mounted again and the server told its dir again. A pull of a \
-              snapshot over the replication protocol needs no local disk and works while writes are refused.",
+    cure: "Take a copy of the data elsewhere now (redis-cli --rdb), then replace the disk or mount the \
+           volume again.",
+    explain: "After a failed fsync the kernel may have dropped the very pages that could not be written, \
+              so a later success proves only what came later; trust a new whole file, not the old one. \
+              ESTALE means that the NFS server forgot the directory: it must be mounted again and the \
+              server told its dir again. A pull of a snapshot over the replication protocol needs no local \
+              disk and works while writes are refused.",
     source: "fsync(2); rdb.c:rdbSave; OT-CONTAINER-KIT/redis-operator#1478",
 };

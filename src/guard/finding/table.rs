@@ -25,12 +25,12 @@ pub const CHECKS: &[Check] = &[
     space::INODES_FULL,
     space::QUOTA,
     space::DISK_FULL,
+    aof::AOF_FSYNC_STICKY,
     space::IO_ERROR,
     space::FD_LIMIT,
     space::DISK_HEADROOM,
-    // The append-only file.
+    // The append-only file, behind what explains it; a failed sync stands above the disk, which may be well again.
     aof::AOF_WRITE_ERROR,
-    aof::AOF_FSYNC_STICKY,
     // For want of anything better.
     child::CHILD_HUNG,
     child::DEAD_END,

@@ -128,7 +128,10 @@ pub fn is_data_dir(dir: &Path) -> bool {
     // A mount of its own directly below the root is what containers have (/data); /home is not one.
     const TOP: [&str; 9] = ["/", "/home", "/var", "/tmp", "/opt", "/srv", "/mnt", "/run", "/dev"];
     let climbs = dir.components().any(|part| part.as_os_str() == "..");
+    // Somebody's home, and what may be below it, are different things.
+    let home = dir.parent() == Some(Path::new("/home"));
     dir.is_absolute()
+        && !home
         && !climbs
         && !SHARED.iter().chain(&TOP).any(|shared| dir == Path::new(shared))
         && !OF_THE_SYSTEM.iter().any(|system| dir.starts_with(system) && !dir.starts_with("/usr/local"))

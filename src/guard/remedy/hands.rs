@@ -3,10 +3,11 @@
 //! Refuses to know: how to do any of it. Invariant: nothing here deletes data, stops the server or weakens a security
 //! module.
 
-use super::files::may_set_dir;
+use super::files::{is_data_dir, may_set_dir};
 use super::{Consent, OVERCOMMIT_FILE, Plan, Proof, Reach, Remedy, cli, quoted};
 use crate::guard::evidence::Evidence;
 use crate::guard::evidence::host::Dump;
+use crate::guard::finding::failing::version;
 
 pub const ROWS: &[Remedy] = &[
     row("overcommit-memory", "set the kernel's overcommit mode", overcommit),
@@ -109,6 +110,14 @@ pub const ROWS: &[Remedy] = &[
             (Some(uid), Some(gid)) => format!("{uid}:{gid}"),
             _ => "redis:redis".into(),
         };
+        // Never the root of the host: the server belongs elsewhere.
+        if e.host.place.dir.known().is_some_and(|dir| !is_data_dir(dir)) {
+            let user = owner.replace(':', " -g ");
+            let cli = cli(&e.address);
+            return hand(format!(
+                "install -d -o {user} -m 0750 /var/lib/redis && {cli} CONFIG SET dir /var/lib/redis && {cli} BGSAVE"
+            ));
+        }
         let sticky = e.host.place.mode.is_and(|mode| mode & 0o1000 != 0) && !e.host.place.writable.is(false);
         hand(match sticky {
             true => format!(
@@ -200,6 +209,11 @@ pub const ROWS: &[Remedy] = &[
         hand("livenessProbe: {tcpSocket: {port: 6379}, timeoutSeconds: 5} # readinessProbe alone asks for PONG".into())
     }),
     row("config-blocked", "give bgsafe a user of its own", |e| {
+        if version(e).is_some_and(|version| version < (6, 0, 0)) {
+            return hand(
+                "grep -n rename-command /etc/redis/redis.conf # there are no ACLs before 6.0".into(),
+            );
+        }
         hand(format!(
             "{} ACL SETUSER bgsafe on '>SECRET' resetkeys resetchannels -@all +ping +info '+config|get' '+config|set' \
              +bgsave +lastsave '+client|setname' '+client|id' '+client|list' +role '+acl|whoami' +multi +exec +discard",

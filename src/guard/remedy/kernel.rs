@@ -10,8 +10,15 @@ use crate::guard::evidence::host::{Limit, NO_LIMIT};
 use crate::guard::finding::headroom::copied;
 
 pub const ROWS: &[Remedy] = &[
-    overcommit("overcommit-memory"),
-    overcommit("fork-enomem"),
+    overcommit("overcommit-memory", |e| match e.host.memory.overcommit.get() {
+        Some(0 | 2) => promise(e),
+        _ => Plan::NotHere,
+    }),
+    // In mode 0 a fork may fail for other reasons, such as a control group's limit.
+    overcommit("fork-enomem", |e| match e.host.memory.overcommit.get() {
+        Some(2) => promise(e),
+        _ => Plan::NotHere,
+    }),
     Remedy {
         finding: "fork-eagain",
         does: "raise the server's limit of processes",
@@ -92,7 +99,7 @@ pub const ROWS: &[Remedy] = &[
     },
 ];
 
-const fn overcommit(finding: &'static str) -> Remedy {
+const fn overcommit(finding: &'static str, plan: fn(&Evidence) -> Plan) -> Remedy {
     Remedy {
         finding,
         does: "let the kernel promise memory to a fork",
@@ -102,11 +109,12 @@ const fn overcommit(finding: &'static str) -> Remedy {
         undo: "the old mode is set again and the file removed",
         consent: Consent::Auto,
         proof: Proof::Save,
-        plan: |e| match e.host.memory.overcommit.get() {
-            Some(0 | 2) if !e.host.root.is(false) => steps(Change::Overcommit { value: 1, keep: true }),
-            _ => Plan::NotHere,
-        },
+        plan,
     }
+}
+
+fn promise(e: &Evidence) -> Plan {
+    if e.host.root.is(false) { Plan::NotHere } else { steps(Change::Overcommit { value: 1, keep: true }) }
 }
 
 const fn memory_max(finding: &'static str) -> Remedy {

@@ -11,25 +11,14 @@ use crate::guard::finding::memory::{may_protect, proposed_maxmemory};
 use crate::guard::finding::settings::SAVE_POINTS;
 
 pub const ROWS: &[Remedy] = &[
-    row("dead-end", "ask for one save", Consent::Auto, Proof::Save, |e| match e.look.saving.is(true) {
-        true => Plan::NotHere,
-        false => Plan::Steps(vec![Step::Command(&["BGSAVE"])]),
-    }),
+    row("dead-end", ONE_SAVE, Consent::Auto, Proof::Save, one_save),
+    row("child-killed", ONE_SAVE, Consent::Ask, Proof::Save, one_save),
+    row("unknown", ONE_SAVE, Consent::Ask, Proof::Save, one_save),
     row("child-oom-killed", PROTECT, Consent::Auto, Proof::Save, protect),
     row("cgroup-headroom", PROTECT, Consent::Auto, Proof::Save, protect),
     row("no-swap-container", PROTECT, Consent::Ask, Proof::Reading, protect),
-    row("disk-full", "compress dumps", Consent::Ask, Proof::Save, |e| {
-        match e.server.rdbcompression.is(false) {
-            true => set("rdbcompression", "yes"),
-            false => Plan::NotHere,
-        }
-    }),
-    row("disk-headroom", "compress dumps", Consent::Ask, Proof::Save, |e| {
-        match e.server.rdbcompression.is(false) {
-            true => set("rdbcompression", "yes"),
-            false => Plan::NotHere,
-        }
-    }),
+    row("disk-full", COMPRESS, Consent::Ask, Proof::Save, compress),
+    row("disk-headroom", COMPRESS, Consent::Ask, Proof::Save, compress),
     row("aof-fsync-sticky", "have the append-only file rewritten", Consent::Auto, Proof::Aof, |e| {
         // The new file needs room beside the old one; on a full disk a rewrite makes it worse.
         let base = e.server.aof_base_size.get().or(e.server.aof_size.get());
@@ -109,6 +98,18 @@ pub const ROWS: &[Remedy] = &[
         if steps.is_empty() { Plan::NotHere } else { Plan::Steps(steps) }
     }),
 ];
+
+const ONE_SAVE: &str = "ask for one save";
+
+fn one_save(e: &Evidence) -> Plan {
+    if e.look.saving.is(true) { Plan::NotHere } else { Plan::Steps(vec![Step::Command(&["BGSAVE"])]) }
+}
+
+const COMPRESS: &str = "compress dumps";
+
+fn compress(e: &Evidence) -> Plan {
+    if e.server.rdbcompression.is(false) { set("rdbcompression", "yes") } else { Plan::NotHere }
+}
 
 const PROTECT: &str = "let the child be killed before the server";
 

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `local` | does an address lead here? |
 //! | `linux` | /proc, /sys, control groups, the data directory |
 //! | `remote` | a server elsewhere, or a system that is not Linux: everything unknown, every change refused |
 //! | `fake` | a host in memory, for tests |
@@ -10,8 +11,30 @@
 //! server's disk for longer than a stat does; a change is one of [`Change`] and no other; what was there before is
 //! told with it.
 
+use std::sync::Arc;
+
 use crate::guard::evidence::HostFacts;
 use crate::guard::remedy::Change;
+
+pub use local::is_local;
+
+pub mod fake;
+#[cfg(target_os = "linux")]
+pub mod linux;
+mod local;
+pub mod remote;
+
+/// The host that this process runs on.
+#[cfg(target_os = "linux")]
+pub fn here() -> Arc<dyn Host> {
+    Arc::new(linux::Linux::new())
+}
+
+/// The host that this process runs on: of a system that is not Linux we know nothing.
+#[cfg(not(target_os = "linux"))]
+pub fn here() -> Arc<dyn Host> {
+    Arc::new(remote::Remote::new("this system is not Linux"))
+}
 
 /// Whom to look for.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -73,31 +96,4 @@ pub trait Host: Send + Sync {
 
     /// Makes one change.
     fn apply(&self, change: &Change) -> Result<Applied, HostError>;
-}
-
-/// The host this process runs on.
-pub fn here() -> std::sync::Arc<dyn Host> {
-    std::sync::Arc::new(Unseen)
-}
-
-/// Does this address lead to this host?
-pub fn is_local(address: &crate::config::Address) -> bool {
-    match address {
-        crate::config::Address::Unix(_) => true,
-        crate::config::Address::Tcp(at) => at.starts_with("127.") || at.starts_with("localhost:"),
-    }
-}
-
-struct Unseen;
-
-const UNSEEN: &str = "this version does not look at hosts";
-
-impl Host for Unseen {
-    fn facts(&self, _: &Asked) -> HostFacts {
-        HostFacts::elsewhere(UNSEEN)
-    }
-
-    fn apply(&self, _: &Change) -> Result<Applied, HostError> {
-        Err(HostError::Elsewhere(UNSEEN.into()))
-    }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hdrhistogram::Histogram;
 
 use crate::command::Class;
+use crate::guard::finding::headroom::Headroom;
 use crate::guard::record::Outcome;
 use crate::posture::{Form, Variant};
 pub use crate::session::core::Degraded;
@@ -185,6 +186,8 @@ pub struct GuardStats {
     pub sums: [u64; 2],
     /// Refusals that reached no session, by the server's own count (`errorstats`).
     pub silent_refusals: u64,
+    /// What is left after the next save.
+    pub headroom: Headroom,
 }
 
 /// Longest duration the guard's histograms tell apart: a day.
@@ -208,6 +211,7 @@ impl GuardStats {
             verify: one(),
             sums: [0; 2],
             silent_refusals: 0,
+            headroom: Headroom::default(),
         }
     }
 
@@ -219,6 +223,11 @@ impl GuardStats {
                 self.remedies.entry(((*finding).to_owned(), result)).or_default();
             }
         }
+    }
+
+    /// A remedy ended.
+    pub fn remedied(&mut self, finding: &str, result: &'static str) {
+        *self.remedies.entry((finding.to_owned(), result)).or_default() += 1;
     }
 
     /// Writes were open so many microseconds after the first sighting.

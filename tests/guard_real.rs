@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bgsafe::config::{Address, Policy, WhenExposed};
+use bgsafe::config::{Address, Policy, Repair, WhenExposed};
 use bgsafe::control::{Control, Endpoint};
 use bgsafe::gate::Gate;
 use bgsafe::guard::policy::Settings;
@@ -127,8 +127,13 @@ impl Guarded {
     fn new(address: &str, state: &Path, policy: Policy) -> Guarded {
         let (gate, metrics) = (Arc::new(Gate::new(1 << 20)), Arc::new(Metrics::new(1)));
         let params = Params {
+            host: bgsafe::host::here(),
+            hook: None,
             endpoint: endpoint(address, "bgsafe:test"),
             settings: Settings {
+                repair: Repair::Redis,
+                hook: false,
+                name: "bgsafe:test".into(),
                 address: address.into(),
                 policy,
                 exposure_time: Duration::from_secs(3600),

@@ -1,8 +1,8 @@
 //! Counters as OpenMetrics text: one table of families, read from our own atomics when somebody
 //! scrapes, so that the hot path pays nothing. Refuses to know who counts.
 //!
-//! Invariant: every label value of a family is there from the first scrape, at zero. (The one
-//! exception is `remedies_total`, whose pairs the guard seeds from its own table.)
+//! Invariant: every label value of a family is there from the first scrape, at zero. (`remedies_total` has the
+//! pairs that the guard seeds from its own table; `persistence_headroom_bytes` says nothing of what is not known.)
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
@@ -46,7 +46,8 @@ impl Exposition {
 }
 
 type Labels = Vec<(&'static str, String)>;
-type Samples = Vec<(Labels, u64)>;
+/// Counts never come near the end of it; headroom may be below zero.
+type Samples = Vec<(Labels, i64)>;
 type Timings = Vec<(Labels, Histogram<u64>)>;
 
 /// What one scrape sees: everything is read once.
@@ -80,7 +81,7 @@ const fn family(name: &'static str, kind: Kind, help: &'static str, read: fn(&Se
 
 /// Names without prefix, unit and `_total`: the encoder adds those.
 #[rustfmt::skip]
-const FAMILIES: [Family; 22] = [
+const FAMILIES: [Family; 23] = [
     family("build_info", Kind::Gauge, "What is running, always 1",
         |_| vec![(label("version", env!("CARGO_PKG_VERSION")), 1)]),
     family("connections", Kind::Gauge, "Connected clients",
@@ -107,7 +108,9 @@ const FAMILIES: [Family; 22] = [
     family("incidents", Kind::Counter, "Ended incidents, by variant and outcome", incidents),
     family("remedies", Kind::Counter, "Remedies tried, by finding and result",
         |s| s.guard.remedies.iter()
-            .map(|((finding, result), n)| (labels([("finding", finding.as_str()), ("result", result)]), *n)).collect()),
+            .map(|((finding, result), n)| (labels([("finding", finding.as_str()), ("result", result)]), signed(*n))).collect()),
+    family("persistence_headroom", Kind::Bytes, "What the next save would leave of each resource; below zero it would fail. Absent: not known",
+        |s| s.guard.headroom.each().filter_map(|(resource, left)| Some((label("resource", resource), left?))).collect()),
     family("redirects", Kind::Counter, "Moves of the writes to another server, by result",
         |_| each(["ok", "failed"], |result| (label("result", result), 0))),
     family("phase", Kind::Gauge, "1 for the phase the incident is in",
@@ -138,7 +141,7 @@ fn incidents(seen: &Seen) -> Samples {
     let pairs = Variant::ALL.into_iter().flat_map(|v| Outcome::ALL.map(|o| (v.name(), o)));
     let count = |pair: (&'static str, Outcome)| {
         let n = seen.guard.incidents.get(&pair).copied().unwrap_or(0);
-        (labels([("variant", pair.0), ("outcome", pair.1.name())]), n)
+        (labels([("variant", pair.0), ("outcome", pair.1.name())]), signed(n))
     };
     pairs.map(count).collect()
 }
@@ -240,9 +243,9 @@ impl Family {
         Ok(())
     }
 
-    fn sample(&self, value: u64, out: &mut MetricEncoder<'_>) -> Result<(), fmt::Error> {
+    fn sample(&self, value: i64, out: &mut MetricEncoder<'_>) -> Result<(), fmt::Error> {
         match self.kind {
-            Kind::Counter => out.encode_counter::<NoLabelSet, _, u64>(&value, None),
+            Kind::Counter => out.encode_counter::<NoLabelSet, _, u64>(&value.unsigned_abs(), None),
             Kind::Gauge | Kind::Seconds | Kind::Bytes | Kind::Untyped => out.encode_gauge(&value),
         }
     }
@@ -298,11 +301,15 @@ fn seconds(micros: u64) -> f64 {
 }
 
 fn one(value: u64) -> Samples {
-    vec![(Vec::new(), value)]
+    vec![(Vec::new(), signed(value))]
 }
 
 fn each<T, const N: usize>(all: [T; N], sample: impl FnMut(T) -> (Labels, u64)) -> Samples {
-    all.into_iter().map(sample).collect()
+    all.into_iter().map(sample).map(|(labels, value)| (labels, signed(value))).collect()
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn label(name: &'static str, value: &str) -> Labels {

@@ -293,6 +293,7 @@ fn what_is_counted_is_shown() {
         guard.seed_remedies(&["switch-left-off"]);
         guard.remedies.insert(("dir-missing".into(), "ok"), 1);
         guard.verify.saturating_record(2_400_000);
+        guard.headroom.disk = Some(-5);
     }
     let text = scrape(view);
     for line in [
@@ -305,6 +306,7 @@ fn what_is_counted_is_shown() {
         "bgsafe_incidents_total{variant=\"rdb\",outcome=\"rearmed\"} 1",
         "bgsafe_refusals_total{kind=\"silent\"} 7",
         "bgsafe_remedies_total{finding=\"dir-missing\",result=\"ok\"} 1",
+        "bgsafe_persistence_headroom_bytes{resource=\"disk\"} -5",
         "bgsafe_remedies_total{finding=\"switch-left-off\",result=\"refused\"} 0",
         "bgsafe_verify_duration_seconds_bucket{le=\"1.0\"} 0",
         "bgsafe_verify_duration_seconds_bucket{le=\"2.5\"} 1",

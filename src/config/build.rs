@@ -45,11 +45,8 @@ const WHEN_EXPOSED: [(&str, Offer<WhenExposed>); 3] = [
     ("keep", Is(WhenExposed::Keep)),
     ("redirect", NotYet(FOLLOWS_NOBODY)),
 ];
-const REPAIRS: [(&str, Offer<Repair>); 3] = [
-    ("redis", Is(Repair::Redis)),
-    ("off", Is(Repair::Off)),
-    ("host", NotYet("this version does not touch the host: it names the command, you type it")),
-];
+const REPAIRS: [(&str, Offer<Repair>); 3] =
+    [("redis", Is(Repair::Redis)), ("off", Is(Repair::Off)), ("host", Is(Repair::Host))];
 const REPLAY_SCRIPTS: [(&str, Offer<ReplayScripts>); 3] = [
     ("declared", Is(ReplayScripts::Declared)),
     ("all", Is(ReplayScripts::All)),
@@ -108,6 +105,7 @@ pub fn load(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Load
         exposure_changes: words.need(Key::ExposureChanges, count)?,
         when_exposed: words.need(Key::WhenExposed, |text| choose(&WHEN_EXPOSED, text))?,
         repair: words.need(Key::Repair, |text| choose(&REPAIRS, text))?,
+        repair_hook: words.maybe(Key::RepairHook, |text| Ok(text.to_owned()))?,
         replay_scripts: words.need(Key::ReplayScripts, |text| choose(&REPLAY_SCRIPTS, text))?,
         state_dir,
         workers,

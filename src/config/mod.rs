@@ -86,6 +86,8 @@ pub enum Repair {
     Off,
     /// Over the control connection only.
     Redis,
+    /// Also the host's kernel settings, limits and data directory, by the remedies whose consent is Auto.
+    Host,
 }
 
 /// Which scripts and functions may be sent again after a refusal.
@@ -143,6 +145,8 @@ pub struct Config {
     pub when_exposed: WhenExposed,
     /// What may be cured by itself.
     pub repair: Repair,
+    /// A program that is told of each finding, as JSON on standard input.
+    pub repair_hook: Option<String>,
     /// Which scripts may be sent again.
     pub replay_scripts: ReplayScripts,
     /// Debts and incident records.

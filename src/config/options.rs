@@ -20,6 +20,7 @@ pub enum Key {
     ExposureChanges,
     WhenExposed,
     Repair,
+    RepairHook,
     ReplayScripts,
     StateDir,
     Workers,
@@ -31,7 +32,7 @@ pub enum Key {
 }
 
 /// How many options there are.
-pub const COUNT: usize = 20;
+pub const COUNT: usize = 21;
 
 /// What the world is told about one option.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +90,11 @@ pub const OPTIONS: [Row; COUNT] = [
     row(Key::WhenExposed, "when-exposed", "ACTION", "rearm",
         "When that budget is spent: rearm (writes are refused again) or keep (stay open and go on telling)"),
     row(Key::Repair, "repair", "REACH", "redis",
-        "What may be cured by itself: off, or redis (over the control connection)"),
+        "What may be cured by itself: off, redis (over the control connection) or host (also kernel \
+         settings, limits and the data directory of a server on this machine)"),
+    row(Key::RepairHook, "repair-hook", "COMMAND", "",
+        "Told of each cause that is found, as JSON on standard input, by sh -c: to enlarge a volume, to \
+         page someone [default: nobody]"),
     row(Key::ReplayScripts, "replay-scripts", "WHICH", "declared",
         "Scripts and functions that may be sent again after a refusal: declared (those that declare \
          their flags), all or none"),

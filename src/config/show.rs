@@ -60,7 +60,9 @@ fn value(key: Key, config: &Config, server: &Upstream, words: &Layer) -> Option<
         Key::Repair => quoted(match config.repair {
             Repair::Off => "off",
             Repair::Redis => "redis",
+            Repair::Host => "host",
         }),
+        Key::RepairHook => config.repair_hook.as_deref().and_then(quoted),
         Key::ReplayScripts => quoted(match config.replay_scripts {
             ReplayScripts::Declared => "declared",
             ReplayScripts::All => "all",

@@ -83,6 +83,7 @@ fn the_defaults_are_those_of_the_contract() {
         exposure_changes: 0,
         when_exposed: WhenExposed::Rearm,
         repair: Repair::Redis,
+        repair_hook: None,
         replay_scripts: ReplayScripts::Declared,
         state_dir: "/var/lib/bgsafe".into(),
         workers: 4,

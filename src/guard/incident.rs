@@ -10,82 +10,27 @@
 //! operator's value is put back unproved only when the exposure budget says so.
 
 mod answers;
+mod care;
 mod hands;
 mod looks;
+mod messages;
 mod span;
 mod view;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::care::Care;
+pub use self::messages::{Action, Event, Now};
 use super::debt::Debt;
-use super::dialogue::{Answer, Talk};
-use super::evidence::{Look, Role, Target};
+use super::dialogue::Talk;
+use super::evidence::{Healthy, Look, Role, Target};
 use super::journal::Journal;
 use super::policy::{BLIND_AFTER, Course, Facts, LOOK_FRESH, Settings, course};
-use super::record::{Incident, Phase};
+use super::record::Phase;
 use super::saver::Saver;
 use crate::config::Policy;
-use crate::posture::{Posture, Refusal, Variant};
-
-/// The two clocks, as the shell read them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// Since any fixed moment; never goes back.
-    pub mono: Duration,
-    /// Milliseconds since 1970.
-    pub unix_ms: u64,
-}
-
-/// What the guard is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Sessions saw refusals; so many tickets were issued so far.
-    Sighted {
-        /// [`crate::gate::Gate::sightings`].
-        sightings: u64,
-        /// The newest.
-        refusal: Option<Refusal>,
-    },
-    /// The control connection is up.
-    Up,
-    /// It is down; whatever was asked may or may not have happened.
-    Down(String),
-    /// The server answered.
-    Answered {
-        /// Tickets issued when the last batch of the question was about to be sent.
-        sightings: u64,
-        /// What it said.
-        answer: Answer,
-    },
-    /// The debt was written or erased durably, or could not be.
-    Stored(Result<(), String>),
-    /// A deadline passed.
-    Timer,
-}
-
-/// What the guard wants done. In order, each once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Ask the server; tell with [`Event::Answered`] or [`Event::Down`].
-    Talk(Talk),
-    /// Make this durable; tell with [`Event::Stored`].
-    WriteDebt(Debt),
-    /// Make its absence durable; tell with [`Event::Stored`].
-    EraseDebt,
-    /// For the gate.
-    SetPosture(Posture),
-    /// For the gate: tickets up to this one may be replayed.
-    OpenThrough(u64),
-    /// An incident was opened: begin to count.
-    Opened,
-    /// For the log: the phase after it, what happened, the evidence, and whether the phase is new.
-    Said(Phase, &'static str, String, bool),
-    /// For the incident file and the counters: the state of the record now.
-    Record(Box<Incident>),
-    /// So many refusals reached no session.
-    Silent(u64),
-}
+use crate::posture::{Posture, Variant};
 
 /// Why the switch is being put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +90,8 @@ pub struct Guard {
     /// So was a restore.
     restore_in_doubt: bool,
     unwind: Option<Unwind>,
-    config_refused: bool,
+    /// CONFIG SET was, in the server's words.
+    config_refused: Option<String>,
     /// Tickets issued, and tickets known to be open.
     sighted: u64,
     opened: u64,
@@ -156,7 +102,7 @@ pub struct Guard {
     /// ROLE, from the newest probe on this connection.
     role: Option<Role>,
     /// Where the snapshot went while all was well.
-    healthy: Option<Target>,
+    healthy: Option<Healthy>,
     /// MISCONFs the server had counted, and the sightings then.
     counted: Option<(u64, u64)>,
     /// Of our own PINGs, since then.
@@ -164,6 +110,9 @@ pub struct Guard {
     variant: Variant,
     course: Option<&'static str>,
     saver: Saver,
+    care: Care,
+    /// The newest refusal that we heard, in the server's words.
+    refusal: Option<String>,
     past: Past,
     /// Unix milliseconds when the switch went down, and the unsaved changes then.
     lowered_at: (u64, u64),
@@ -200,7 +149,7 @@ impl Guard {
             lower_in_doubt: false,
             restore_in_doubt: false,
             unwind: None,
-            config_refused: false,
+            config_refused: None,
             sighted: 0,
             opened: 0,
             suspicious: false,
@@ -212,6 +161,8 @@ impl Guard {
             variant: Variant::Rdb,
             course: None,
             saver: Saver::default(),
+            care: Care::default(),
+            refusal: None,
             past: Past::default(),
             lowered_at: (0, 0),
             journal: None,
@@ -230,6 +181,12 @@ impl Guard {
         self
     }
 
+    /// What was so while saving worked, as an earlier life recorded it.
+    pub fn with_healthy(mut self, healthy: Option<Healthy>) -> Self {
+        self.healthy = healthy;
+        self
+    }
+
     /// Takes an event in.
     pub fn handle(&mut self, now: Now, event: Event) {
         self.revision += 1;
@@ -243,7 +200,8 @@ impl Guard {
             Event::Up => {
                 self.up = true;
                 self.reconciled = false;
-                self.config_refused = false;
+                self.config_refused = None;
+                self.care.lost(now);
                 self.due = now.mono;
             }
             Event::Down(why) => self.down(now, why),
@@ -258,6 +216,9 @@ impl Guard {
                 self.answered(now, sightings, answer);
             }
             Event::Stored(result) => self.stored(now, result),
+            Event::Examined(host) => self.examined(now, *host),
+            Event::Changed(result) => self.stepped(now, result),
+            Event::Hooked(id, result) => self.hooked(now, &id, result),
             Event::Timer => {}
         }
         if self.is_blind(now) {
@@ -281,7 +242,8 @@ impl Guard {
         }
         let idle = self.up && self.talking.is_none() && !self.storing;
         let eager = self.reconciled && self.is_open() && self.unproven();
-        idle.then(|| if eager { self.due.min(self.probe_after) } else { self.due })
+        let due = self.care.due().filter(|_| self.cares()).map_or(self.due, |care| self.due.min(care));
+        idle.then(|| if eager { due.min(self.probe_after) } else { due })
     }
 
     /// Picks the next question, if none is under way.
@@ -296,8 +258,13 @@ impl Guard {
             }
             return;
         }
+        let urgent = if self.is_open() { self.unproven() && now.mono >= self.probe_after } else { due };
+        if !urgent && let Some(talk) = self.care_talk(now) {
+            self.talk(talk);
+            return;
+        }
         if self.is_open() {
-            if self.unproven() && now.mono >= self.probe_after {
+            if urgent {
                 self.talk(Talk::Probe);
             } else if due {
                 self.talk(Talk::Look);
@@ -322,6 +289,12 @@ impl Guard {
             | Phase::Holding
             | Phase::Exposed => self.talk(Talk::Probe),
         }
+    }
+
+    /// Is this a time to look for causes? Not while seconds count.
+    fn cares(&self) -> bool {
+        let early = self.phase == Phase::Alarmed && self.course.is_none();
+        !early && self.phase != Phase::Rearming && !self.closing && !self.past.ending && self.reconciled
     }
 
     /// Are writes open as far as we know, so that looking matters more than asking PING?
@@ -386,14 +359,15 @@ impl Guard {
             hands_off: self.past.hands_off,
             looked: look.is_some(),
             primary: role == Some(Role::Primary),
-            config: !self.config_refused && seen.is_some_and(|l| l.knob.known().is_some()),
+            config: self.config_refused.is_none() && seen.is_some_and(|l| l.knob.known().is_some()),
             run_id: seen.is_some_and(|l| l.run_id.known().is_some()),
             debt_failed: self.past.debt_failed,
         }
     }
 
     fn is_break_in(&self, look: &Look) -> bool {
-        Target::of(look).is_some_and(|target| target.is_break_in(self.healthy.as_ref()))
+        let healthy = self.healthy.as_ref().map(Healthy::target);
+        Target::of(look).is_some_and(|target| target.is_break_in(healthy.as_ref()))
     }
 
     /// Are there tickets, or suspicions, that no PONG has answered yet?

@@ -12,6 +12,8 @@ use crate::posture::Variant;
 pub struct Journal {
     record: Incident,
     opened: Now,
+    /// Ids of the newest diagnosis.
+    diagnosed: Vec<String>,
 }
 
 impl Journal {
@@ -39,7 +41,7 @@ impl Journal {
             changes_exposed: 0,
             timeline: Vec::new(),
         };
-        Journal { record, opened: now }
+        Journal { record, opened: now, diagnosed: Vec::new() }
     }
 
     /// The record so far.
@@ -68,6 +70,27 @@ impl Journal {
         match self.record.findings.iter_mut().find(|known| known.id == finding.id) {
             Some(known) => *known = finding,
             None => self.record.findings.push(finding),
+        }
+    }
+
+    /// What a diagnosis found takes the place of what the last one found, worst first; what was cured,
+    /// or found otherwise, stays.
+    pub fn diagnosed(&mut self, found: Vec<Finding>) {
+        let again = |id: &str| found.iter().any(|new| new.id == id);
+        let kept = |old: &Finding| old.applied || (!self.diagnosed.contains(&old.id) && !again(&old.id));
+        let kept: Vec<Finding> = self.record.findings.iter().filter(|old| kept(old)).cloned().collect();
+        self.diagnosed = found.iter().map(|new| new.id.clone()).collect();
+        let new = found.into_iter().filter(|new| kept.iter().all(|old| old.id != new.id));
+        let new: Vec<Finding> = new.collect();
+        self.record.findings = new.into_iter().chain(kept).collect();
+        // The cure that was applied is the story's hero: it stays on top.
+        self.record.findings.sort_by_key(|finding| !finding.applied);
+    }
+
+    /// The remedy of this finding was applied.
+    pub fn applied(&mut self, id: &str) {
+        if let Some(finding) = self.record.findings.iter_mut().find(|finding| finding.id == id) {
+            finding.applied = true;
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Policy, WhenExposed};
+use crate::config::{Policy, Repair, WhenExposed};
 use crate::posture::Variant;
 
 /// The operator's choices that the guard obeys.
@@ -21,6 +21,12 @@ pub struct Settings {
     pub exposure_changes: u64,
     /// What happens then.
     pub when_exposed: WhenExposed,
+    /// How far remedies may reach.
+    pub repair: Repair,
+    /// Is there a program of the operator's to tell of findings?
+    pub hook: bool,
+    /// CLIENT SETNAME of the control connection.
+    pub name: String,
     /// Tells incidents of two processes in one second apart.
     pub nonce: u16,
 }
@@ -45,6 +51,16 @@ pub const RETRY_MOST: Duration = Duration::from_secs(60);
 pub const BLIND_AFTER: Duration = Duration::from_secs(5);
 /// After so many failed saves a human is told what to type.
 pub const STUCK_AFTER: u32 = 3;
+/// After so many kills or crashes of children nothing more is tried: the next could be the server's.
+pub const CRASHES_MOST: u32 = 2;
+/// Between two looks for causes, in peace or while nothing changes.
+pub const CARE_EVERY: Duration = Duration::from_secs(30);
+/// … while writes are parked for the AOF's sake.
+pub const CARE_AOF_EVERY: Duration = Duration::from_secs(2);
+/// How long a save waits for a diagnosis.
+pub const CARE_PATIENCE: Duration = Duration::from_millis(300);
+/// … and for a remedy.
+pub const REPAIR_PATIENCE: Duration = Duration::from_secs(30);
 /// Lines of one incident's timeline.
 pub const TIMELINE_MOST: usize = 400;
 

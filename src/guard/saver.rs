@@ -62,6 +62,9 @@ pub struct Saver {
     running_since: Duration,
     denied: bool,
     schedule: bool,
+    fork_failed: bool,
+    /// The child that runs began before the newest remedy.
+    older: bool,
 }
 
 /// What must be surpassed. Made by the first look after the last remedy: a save that ends later
@@ -90,11 +93,33 @@ impl Saver {
         self.denied
     }
 
+    /// The newest try was answered by a bare `-ERR`: the server could not fork.
+    pub fn fork_failed(&self) -> bool {
+        self.fork_failed
+    }
+
+    /// A remedy was applied: there is a new reason to hope, so the back-off ends, and only a save that
+    /// begins after it proves anything.
+    pub fn remedied(&mut self) {
+        self.not_before = Duration::ZERO;
+        self.mark = None;
+        self.older = self.ours || self.theirs;
+    }
+
     /// Judges `look`; the first one that knows enough makes the mark.
     pub fn look(&mut self, now: Now, look: &Look) -> Verdict {
         let (Some(run_id), Some(&last_save)) = (look.run_id.known(), look.last_save.known()) else {
             return self.blind(now);
         };
+        if self.older && !look.saving.is(false) {
+            return Verdict::Running(self.next_poll(now));
+        }
+        // One that began before the remedy has ended, well or not: the mark is made now.
+        let outlived = std::mem::take(&mut self.older);
+        if outlived {
+            (self.ours, self.theirs) = (false, false);
+            self.saves = look.saves.known().copied().or(self.saves);
+        }
         let mark =
             self.mark.get_or_insert_with(|| Mark { run_id: run_id.clone(), last_save, mono: now.mono });
         let (same, advanced) = (mark.run_id == *run_id, last_save > mark.last_save);
@@ -127,6 +152,7 @@ impl Saver {
         self.poll = CHILD_POLL.0;
         self.running_since = now.mono;
         self.schedule = false;
+        self.fork_failed = *reply == BgsaveReply::ForkFailed;
         match reply {
             BgsaveReply::Started => {
                 self.ours = true;

@@ -1,4 +1,4 @@
-//! The guard's disk: one page for the debt, one file an incident. A thread of its own runs the
+//! The guard's disk: one page for the debt, one file an incident, one for what is healthy. A thread of its own runs the
 //! jobs in order, so that a slow disk delays neither sightings nor the server's answers.
 //!
 //! Refuses to know: when anything is written. Invariants: a job of the debt is answered only when
@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use tracing::warn;
 
 use super::debt::{Debt, DebtError, SECTOR, decode, encode};
+use super::evidence::Healthy;
 use super::record::{Entry, Incident, Outcome, Phase};
 
 /// Incident files kept; older ones are removed.
@@ -42,6 +43,7 @@ pub enum StoreError {
 pub struct Store {
     debts: PathBuf,
     incidents: PathBuf,
+    healthy: PathBuf,
     page: File,
 }
 
@@ -56,8 +58,8 @@ impl Store {
             let path = path.to_path_buf();
             move |source| StoreError::Io { path, source }
         };
-        let (debts, incidents) = (state_dir.join("debts"), state_dir.join("incidents"));
-        for dir in [&debts, &incidents] {
+        let [debts, incidents, healthy] = ["debts", "incidents", "healthy"].map(|name| state_dir.join(name));
+        for dir in [&debts, &incidents, &healthy] {
             fs::create_dir_all(dir).map_err(at(dir))?;
         }
         let path = debts.join(format!("{}.debt", file_name(address)));
@@ -70,7 +72,8 @@ impl Store {
             return Err(StoreError::Busy(path));
         }
         let bytes = fs::read(&path).map_err(at(&path))?;
-        Ok((Store { debts, incidents, page }, decode(&bytes)))
+        let healthy = healthy.join(format!("{}.json", file_name(address)));
+        Ok((Store { debts, incidents, healthy, page }, decode(&bytes)))
     }
 
     /// Debts noted under another address that nobody works on: of this very server, if it was reached by
@@ -114,19 +117,23 @@ impl Store {
         self.page.sync_data()
     }
 
+    /// What was so while saving worked, as it was last recorded.
+    pub fn healthy(&self) -> Option<Healthy> {
+        serde_json::from_slice(&fs::read(&self.healthy).ok()?).ok()
+    }
+
+    /// Keeps that. Not synced: it is found out again.
+    fn remember(&self, healthy: &Healthy) -> io::Result<()> {
+        replace(&self.healthy, &serde_json::to_vec_pretty(healthy)?)
+    }
+
     /// Writes `incidents/ID.json` as a whole, and removes the oldest beyond [`INCIDENTS_MOST`]. Not
     /// synced: a record is told again by the log.
     pub fn save(&self, incident: &Incident) -> io::Result<()> {
         let json = serde_json::to_vec_pretty(incident)?;
         let path = self.incidents.join(format!("{}.json", file_name(&incident.id)));
-        let new = path.with_extension("json.new");
-        if let Err(full) = fs::write(&new, json) {
-            // A half of it would only keep the disk full.
-            let _ = fs::remove_file(&new);
-            return Err(full);
-        }
         let fresh = !path.exists();
-        fs::rename(&new, &path)?;
+        replace(&path, &json)?;
         if fresh {
             let mut names = self.names()?;
             names.sort();
@@ -177,6 +184,11 @@ impl Store {
                 match job {
                     Job::Write(debt) => answer(self.write(&debt).map_err(|e| e.to_string())),
                     Job::Erase => answer(self.erase().map_err(|e| e.to_string())),
+                    Job::Remember(healthy) => {
+                        if let Err(e) = self.remember(&healthy) {
+                            warn!("what is healthy was not kept: {e}");
+                        }
+                    }
                     Job::Save(incident) => {
                         if let Err(e) = self.save(&incident) {
                             warn!(incident = incident.id, "incident record not written: {e}");
@@ -199,6 +211,19 @@ pub enum Job {
     Erase,
     /// Keep the record.
     Save(Box<Incident>),
+    /// Keep what is healthy.
+    Remember(Box<Healthy>),
+}
+
+/// Whole or not at all.
+fn replace(path: &Path, json: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("json.new");
+    if let Err(full) = fs::write(&new, json) {
+        // A half of it would only keep the disk full.
+        let _ = fs::remove_file(&new);
+        return Err(full);
+    }
+    fs::rename(&new, path)
 }
 
 /// Blank page, renamed into place, with the directory synced: from here on it is only overwritten.
@@ -277,6 +302,17 @@ mod tests {
         store.close_left_open(&mut store.incidents(), "a:1");
         let outcomes: Vec<_> = store.incidents().into_iter().map(|i| (i.upstream, i.outcome)).collect();
         assert_eq!(outcomes, [("b:2".into(), None), ("a:1".into(), Some(Outcome::Operator))]);
+    }
+
+    #[test]
+    fn what_is_healthy_is_kept_for_each_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(dir.path(), "a:1").unwrap();
+        assert_eq!(store.healthy(), None);
+        let healthy = Healthy { dir: "/data".into(), owner: Some((7, 8)), ..Healthy::default() };
+        store.remember(&healthy).unwrap();
+        assert_eq!(store.healthy(), Some(healthy));
+        assert_eq!(Store::open(dir.path(), "b:2").unwrap().0.healthy(), None);
     }
 
     #[test]

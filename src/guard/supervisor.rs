@@ -20,6 +20,7 @@ use super::feed::{PhaseChange, Shared, Tally, held, lock};
 use super::incident::{Action, Event, Guard, Now};
 use super::journal::rfc3339;
 use super::record::{Incident, Phase};
+use super::remedy::REMEDIES;
 use super::store::{Job, Store, StoreError};
 use crate::control::{Control, ControlError};
 use crate::gate::Gate;
@@ -28,7 +29,11 @@ use crate::posture::Posture;
 
 pub use params::Params;
 
+use errands::Errands;
+
+mod errands;
 mod params;
+mod records;
 
 /// Sessions woken in one step, and the pause after it: ten thousand held writes do not arrive as one.
 const WAKE_STEP: (usize, Duration) = (128, Duration::from_millis(1));
@@ -36,8 +41,6 @@ const WAKE_STEP: (usize, Duration) = (128, Duration::from_millis(1));
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A debt that is not durable by then is treated as one that cannot be.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long after the end the counters of an incident may still move: holds end a little later.
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// A running guard. Dropping it leaves the task running; abort [`Supervisor::task`] to end it as a
 /// crash would, cancel the token to end it as an operator would.
@@ -62,6 +65,7 @@ pub fn spawn(
         None
     });
     let strays = store.strays();
+    let healthy = store.healthy();
     let mut incidents = store.incidents();
     store.close_left_open(&mut incidents, &params.settings.address);
     let (answers, stored) = inbox::unbounded_channel();
@@ -69,7 +73,17 @@ pub fn spawn(
     let jobs = store
         .start(move |result| drop(answers.send(result)))
         .map_err(|source| StoreError::Io { path, source })?;
-    let guard = Guard::new(params.settings.clone(), debt).with_strays(strays);
+    let guard = Guard::new(params.settings.clone(), debt).with_strays(strays).with_healthy(healthy);
+    let cured: Vec<&str> = REMEDIES.iter().map(|remedy| remedy.finding).collect();
+    lock(&metrics.guard).seed_remedies(&cured);
+    let (done, errands_done) = inbox::unbounded_channel();
+    let errands = Errands {
+        host: params.host.clone(),
+        address: params.endpoint.address.clone(),
+        hook: params.hook.clone(),
+        done,
+        looking: Arc::default(),
+    };
     let start = Instant::now();
     let status = guard.status(clock(start), held(&gate));
     let shared = Arc::new(Shared::new(gate.clone(), status, incidents));
@@ -82,6 +96,8 @@ pub fn spawn(
         shared: shared.clone(),
         jobs,
         stored,
+        errands,
+        errands_done,
         store_by: None,
         stale: 0,
         start,
@@ -115,6 +131,8 @@ struct Shell {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
     stored: inbox::UnboundedReceiver<Result<(), String>>,
+    errands: Errands,
+    errands_done: inbox::UnboundedReceiver<Event>,
     /// A job of the debt is under way; when its time is up.
     store_by: Option<Instant>,
     /// Jobs of the debt that were given up and will still be answered: not the answer that is awaited.
@@ -171,6 +189,7 @@ impl Shell {
                         self.tell(Event::Stored(result));
                     }
                 }
+                Some(event) = self.errands_done.recv() => self.tell(event),
                 () = self.gate.sighted() => {
                     self.alarmed.get_or_insert_with(Instant::now);
                     let sightings = self.gate.sightings();
@@ -242,6 +261,17 @@ impl Shell {
                 Action::Said(phase, event, detail, new) => self.said(phase, event, detail, new),
                 Action::Record(record) => self.recorded(record),
                 Action::Silent(n) => lock(&self.metrics.guard).silent_refusals += n,
+                Action::Examine(told) => self.errands.examine(told.0, told.1),
+                Action::Change(change) => self.errands.change(change),
+                Action::Hook(finding) => {
+                    let incident = self.guard.record().map(|record| record.id.clone());
+                    self.errands.hook(*finding, incident, self.params.settings.address.clone());
+                }
+                Action::Remedied(finding, result) => {
+                    lock(&self.metrics.guard).remedied(finding, result);
+                }
+                Action::Headroom(headroom) => lock(&self.metrics.guard).headroom = headroom,
+                Action::Remember(healthy) => self.job(Job::Remember(healthy)),
             }
         }
         if opens && self.gate.posture() != Posture::Hold {
@@ -339,40 +369,7 @@ impl Shell {
         self.alarmed = None;
         if self.guard.phase() != Phase::Quiet || self.guard.record().is_some() {
             let micros = since.elapsed().as_micros() as u64;
-            lock(&self.metrics.guard).mitigation.saturating_record(micros.max(1));
-        }
-    }
-
-    fn recorded(&mut self, mut record: Box<Incident>) {
-        self.base.fill(&Tally::read(&self.metrics), &mut record);
-        if let Some(outcome) = record.outcome {
-            self.settle_now();
-            let mut stats = lock(&self.metrics.guard);
-            stats.incident(record.variant, outcome);
-            if let Some(ms) = record.verified_after_ms {
-                stats.verify.saturating_record((ms * 1000).max(1));
-            }
-            drop(stats);
-            self.alarmed = None;
-            self.settling = Some((Instant::now() + SETTLE, self.base, (*record).clone()));
-        }
-        self.shared.keep((*record).clone());
-        self.record = Some(record);
-    }
-
-    /// Holds end a moment after the incident: count them to it until none is left.
-    fn settle(&mut self) {
-        let over = |by: &Instant| Instant::now() >= *by || self.gate.held().0 == 0;
-        if self.settling.as_ref().is_some_and(|(by, ..)| over(by)) {
-            self.settle_now();
-        }
-    }
-
-    fn settle_now(&mut self) {
-        if let Some((_, base, mut record)) = self.settling.take() {
-            base.fill(&Tally::read(&self.metrics), &mut record);
-            self.shared.keep(record.clone());
-            self.job(Job::Save(Box::new(record)));
+            lock(&self.metrics.guard).mitigated(micros);
         }
     }
 

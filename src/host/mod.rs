@@ -10,7 +10,10 @@
 //! server's disk for longer than a stat does; a change is one of [`Change`] and no other; what was there before is
 //! told with it.
 
-use crate::guard::evidence::HostFacts;
+use std::sync::Arc;
+
+use crate::config::Address;
+use crate::guard::evidence::{HostFacts, Look, ServerFacts};
 use crate::guard::remedy::Change;
 
 /// Whom to look for.
@@ -30,6 +33,21 @@ pub struct Asked {
     pub dbfilename: Option<String>,
     /// CONFIG GET logfile; empty: standard output.
     pub logfile: Option<String>,
+}
+
+impl Asked {
+    /// From what the server told.
+    pub fn new(look: &Look, server: &ServerFacts, local: bool) -> Self {
+        Asked {
+            local,
+            process_id: server.process_id.get(),
+            uptime_secs: server.uptime_secs.get(),
+            tcp_port: server.tcp_port.get(),
+            dir: look.dir.known().cloned(),
+            dbfilename: look.dbfilename.known().cloned(),
+            logfile: server.logfile.known().cloned(),
+        }
+    }
 }
 
 /// What was changed, and how to take it back.
@@ -73,4 +91,23 @@ pub trait Host: Send + Sync {
 
     /// Makes one change.
     fn apply(&self, change: &Change) -> Result<Applied, HostError>;
+}
+
+/// Stand-in.
+pub fn here() -> Arc<dyn Host> {
+    struct Nowhere;
+    impl Host for Nowhere {
+        fn facts(&self, _: &Asked) -> HostFacts {
+            HostFacts::elsewhere("not looked at")
+        }
+        fn apply(&self, _: &Change) -> Result<Applied, HostError> {
+            Err(HostError::Elsewhere("not looked at".into()))
+        }
+    }
+    Arc::new(Nowhere)
+}
+
+/// Stand-in.
+pub fn is_local(_: &Address) -> bool {
+    true
 }

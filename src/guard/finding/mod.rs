@@ -10,6 +10,7 @@ use super::evidence::Evidence;
 
 pub use table::CHECKS;
 
+pub mod headroom;
 mod table;
 
 /// What a check is about. The order is the order of a report.
@@ -125,6 +126,11 @@ pub struct Found {
 }
 
 impl Found {
+    /// What it is about here.
+    pub fn kind(&self) -> Kind {
+        self.check.kind
+    }
+
     /// How bad it is.
     pub fn severity(&self) -> Severity {
         self.hit.severity.unwrap_or(self.check.severity)

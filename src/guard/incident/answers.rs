@@ -21,7 +21,8 @@ impl Guard {
                 self.heard(now, sightings, heard);
             }
             Answer::Looked(look) => self.looked(now, *look),
-            Answer::Inquired(_) | Answer::Applied(_) => {}
+            Answer::Inquired(found) => self.inquired(now, found.0, found.1),
+            Answer::Applied(result) => self.stepped(now, result.map(|()| "accepted".into())),
             Answer::Lowered { previous, heard } => self.lowered(now, sightings, &previous, heard),
             Answer::NotLowered(why) => self.not_lowered(now, why),
             Answer::Restored { reads, heard } => self.restored(now, sightings, &reads, heard),
@@ -94,11 +95,13 @@ impl Guard {
             self.enter(now, Phase::Mitigated, "writes opened", "PONG heard with the switch down".into());
             self.course = None;
             self.due = now.mono;
+            self.care_soon(now);
         }
     }
 
     fn refused(&mut self, now: Now, variant: Variant, text: String) {
         self.own_refusals += 1;
+        self.refusal = Some(text.clone());
         let turned = self.journal.is_some() && variant != self.variant;
         let fresh = self.journal.is_none();
         self.open(now, variant);
@@ -160,7 +163,9 @@ impl Guard {
             }
         };
         match self.phase {
-            Phase::Mitigated => self.enter(now, Phase::Verifying, event, detail),
+            Phase::Mitigated | Phase::Diagnosing | Phase::Repairing => {
+                self.enter(now, Phase::Verifying, event, detail);
+            }
             _ => self.say(now, event, detail),
         }
     }
@@ -205,10 +210,11 @@ impl Guard {
     fn not_lowered(&mut self, now: Now, why: String) {
         self.lower_in_doubt = false;
         // BUSY, LOADING and their like pass; what was forbidden or renamed stays so.
-        self.config_refused = ["NOPERM", "ERR", "EXECABORT"].iter().any(|code| why.starts_with(code));
+        let lasting = ["NOPERM", "ERR", "EXECABORT"].iter().any(|code| why.starts_with(code));
+        self.config_refused = lasting.then(|| why.clone());
         self.say(now, "switch not lowered", why);
         self.erase_debt();
-        self.due = if self.config_refused { now.mono } else { now.mono + LOOK_EVERY };
+        self.due = if lasting { now.mono } else { now.mono + LOOK_EVERY };
     }
 
     fn restored(&mut self, now: Now, sightings: u64, reads: &str, heard: Heard) {

@@ -5,7 +5,7 @@ use super::{Action, Guard, Now, Unwind};
 use crate::config::WhenExposed;
 use crate::guard::debt::Debt;
 use crate::guard::dialogue::Talk;
-use crate::guard::evidence::{Look, Role, Target};
+use crate::guard::evidence::{Healthy, Look, Role, Target};
 use crate::guard::policy::{
     AOF_PROBE_EVERY, CHILD_POLL, COUNT_EVERY, Course, LOOK_EVERY, STUCK_AFTER, course,
 };
@@ -143,9 +143,12 @@ impl Guard {
         } else if let Some(target) = Target::of(look)
             && look.save_ok.is(true)
             && !target.dir.is_empty()
-            && !target.is_break_in(self.healthy.as_ref())
+            && !self.is_break_in(look)
+            && let Some(save) = look.save.known()
         {
-            self.healthy = Some(target);
+            let known = self.healthy.take().filter(|healthy| healthy.dir == target.dir).unwrap_or_default();
+            let Target { dir, dbfilename } = target;
+            self.healthy = Some(Healthy { dir, dbfilename, save: save.clone(), ..known });
         }
         if let Some(&misconf) = look.misconf.known() {
             if let Some((before, sighted)) = self.counted {
@@ -237,9 +240,19 @@ impl Guard {
                 }
                 self.due = now.mono + LOOK_EVERY;
             }
-            Verdict::Try(schedule) => self.talk(Talk::Bgsave { schedule }),
+            Verdict::Try(_) if self.tries_do_harm() => {
+                self.due = now.mono + LOOK_EVERY;
+                self.call_a_human(now, look);
+            }
+            Verdict::Try(schedule) => match self.care_is_near(now) {
+                Some(until) => self.due = until,
+                None => self.talk(Talk::Bgsave { schedule }),
+            },
         }
-        self.stuck(now, look);
+        self.care_about_failures(now);
+        if self.saver.failures() >= STUCK_AFTER {
+            self.call_a_human(now, look);
+        }
     }
 
     fn verified(&mut self, now: Now, look: &Look) {
@@ -249,27 +262,22 @@ impl Guard {
         self.say(now, "saving works", look.line());
     }
 
-    fn stuck(&mut self, now: Now, look: &Look) {
-        if self.saver.failures() < STUCK_AFTER || self.past.told_stuck {
+    fn call_a_human(&mut self, now: Now, look: &Look) {
+        if std::mem::replace(&mut self.past.told_stuck, true) {
             return;
         }
-        self.past.told_stuck = true;
-        let gone = look.dir.known().is_some_and(String::is_empty);
-        let home = self.healthy.as_ref().map_or("DIR", |target| target.dir.as_str()).to_string();
-        let cli = self.cli();
-        let (id, remedy) = match gone {
-            true => {
-                ("dir-missing", format!("mkdir -p {home} && {cli} CONFIG SET dir {home} && {cli} BGSAVE"))
-            }
-            false => ("unknown", format!("read the server's log for the cause, then: {cli} BGSAVE")),
+        let remedy = match self.cause() {
+            Some(cause) => cause.remedy,
+            None => format!("read the server's log for the cause, then: {} BGSAVE", self.cli()),
         };
         let evidence = format!("{} saves failed in a row; {}", self.saver.failures(), look.line());
-        self.find(id, "crit", evidence.clone(), remedy.clone());
+        if self.record().is_none_or(|record| record.findings.is_empty()) {
+            self.find("unknown", "crit", evidence.clone(), remedy.clone());
+        }
+        let detail = format!("{evidence}; type: {remedy}");
         match self.lowered && self.phase != Phase::Holding {
-            true => {
-                self.enter(now, Phase::Stuck, "saves keep failing", format!("{evidence}; type: {remedy}"))
-            }
-            false => self.say(now, "saves keep failing", format!("{evidence}; type: {remedy}")),
+            true => self.enter(now, Phase::Stuck, "saves keep failing", detail),
+            false => self.say(now, "saves keep failing", detail),
         }
     }
 

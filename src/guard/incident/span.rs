@@ -29,6 +29,9 @@ impl Guard {
 
     /// Ends the incident, once no debt is left to erase.
     pub(super) fn finish(&mut self, now: Now) {
+        if self.take_back(now) {
+            return;
+        }
         self.closing = true;
         self.erase_debt();
         if !self.storing {
@@ -61,6 +64,8 @@ impl Guard {
         self.course = None;
         self.saver = Saver::default();
         self.past = Past::default();
+        self.refusal = None;
+        self.care.begin(now);
         // A fresh look at once: the next refusal may come at any moment.
         self.due = now.mono;
     }
@@ -73,6 +78,7 @@ impl Guard {
             self.saver = Saver::default();
             self.past = Past::default();
             self.course = None;
+            self.care.begin(now);
             self.out.push_back(Action::Opened);
         }
         self.variant = variant;

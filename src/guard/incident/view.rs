@@ -96,10 +96,16 @@ impl Guard {
     }
 
     fn standing(&self) -> Vec<Finding> {
-        let mut findings = self.record().map_or_else(Vec::new, |record| record.findings.clone());
+        let standing = || self.care.standing().to_vec();
+        let mut findings = self.record().map_or_else(standing, |record| record.findings.clone());
+        let mut add = |finding: Finding| {
+            if findings.iter().all(|known| known.id != finding.id) {
+                findings.push(finding);
+            }
+        };
         let look = self.look.as_ref().map(|(_, look)| look);
         if self.debt.is_none() && look.is_some_and(|l| l.knob.is("no".to_string()) && l.save_ok.is(false)) {
-            findings.push(Finding {
+            add(Finding {
                 id: "switch-left-off".into(),
                 severity: "warn".into(),
                 evidence: "the last save failed and stop-writes-on-bgsave-error is no; not by bgsafe".into(),
@@ -113,7 +119,7 @@ impl Guard {
         // Told in peace too: who starts us wants to know then, not in the night of the first refusal.
         let blocked = look.is_some_and(|l| l.run_id.known().is_none() || l.knob.known().is_none());
         if (blocked || self.mute) && self.journal.is_none() && self.settings.policy == Policy::Mitigate {
-            findings.push(Finding {
+            add(Finding {
                 id: "config-blocked".into(),
                 severity: "warn".into(),
                 evidence: match self.mute {

@@ -219,6 +219,17 @@ impl Step {
         }
     }
 
+    /// What takes it back when the incident ends: for steps that are for its time only.
+    pub fn back(&self, evidence: &Evidence) -> Option<Step> {
+        match self {
+            Step::Config { name: "oom-score-adj", .. } => {
+                let value = evidence.server.oom_score_adj.known()?.clone();
+                Some(Step::Config { name: "oom-score-adj", value })
+            }
+            Step::Config { .. } | Step::Command(_) | Step::Host(_) => None,
+        }
+    }
+
     /// What a human would type.
     pub fn command(&self, evidence: &Evidence) -> String {
         let cli = cli(&evidence.address);
@@ -305,4 +316,14 @@ pub fn quoted(word: &str) -> String {
         true => word.to_string(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
     }
+}
+
+/// The first remedy that agrees by itself. Stand-in.
+pub fn choose<'a>(
+    _found: &'a [Found],
+    _evidence: &Evidence,
+    _reach: Reach,
+    _tried: &[(&'static str, &'static str)],
+) -> Option<(&'static Remedy, &'a Found, Vec<Step>)> {
+    None
 }

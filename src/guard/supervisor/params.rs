@@ -1,16 +1,23 @@
 //! What a supervisor needs to know, from the merged configuration.
 
+use std::sync::Arc;
+
 use crate::config::Config;
 use crate::control::Endpoint;
 use crate::guard::policy::Settings;
+use crate::host::{self, Host};
 
 /// What a supervisor needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Params {
     /// The control connection.
     pub endpoint: Endpoint,
     /// The operator's choices.
     pub settings: Settings,
+    /// Where the server may run.
+    pub host: Arc<dyn Host>,
+    /// Told of findings: a command for `sh -c`.
+    pub hook: Option<String>,
     /// Debts and incident records.
     pub state_dir: std::path::PathBuf,
 }
@@ -19,11 +26,12 @@ impl Params {
     /// From the merged configuration.
     pub fn new(config: &Config) -> Self {
         let nonce = (std::process::id() & 0xffff) as u16;
+        let name = format!("bgsafe:{nonce:04x}");
         Params {
             endpoint: Endpoint {
                 address: config.upstream.clone(),
                 credentials: config.credentials.clone(),
-                name: format!("bgsafe:{nonce:04x}"),
+                name: name.clone(),
             },
             settings: Settings {
                 address: config.upstream.to_string(),
@@ -31,9 +39,14 @@ impl Params {
                 exposure_time: config.exposure_time,
                 exposure_changes: config.exposure_changes,
                 when_exposed: config.when_exposed,
+                repair: config.repair,
+                hook: config.repair_hook.is_some(),
+                name,
                 nonce,
             },
             state_dir: config.state_dir.clone(),
+            host: host::here(),
+            hook: config.repair_hook.clone(),
         }
     }
 }

@@ -1,0 +1,88 @@
+//! What goes into the guard and what comes out of it.
+
+use std::time::Duration;
+
+use crate::guard::debt::Debt;
+use crate::guard::dialogue::{Answer, Talk};
+use crate::guard::evidence::{Healthy, HostFacts, Look, ServerFacts};
+use crate::guard::finding::headroom::Headroom;
+use crate::guard::record::{Finding, Incident, Phase};
+use crate::guard::remedy::Change;
+use crate::posture::{Posture, Refusal};
+
+/// The two clocks, as the shell read them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Since any fixed moment; never goes back.
+    pub mono: Duration,
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// What the guard is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Sessions saw refusals; so many tickets were issued so far.
+    Sighted {
+        /// [`crate::gate::Gate::sightings`].
+        sightings: u64,
+        /// The newest.
+        refusal: Option<Refusal>,
+    },
+    /// The control connection is up.
+    Up,
+    /// It is down; whatever was asked may or may not have happened.
+    Down(String),
+    /// The server answered.
+    Answered {
+        /// Tickets issued when the last batch of the question was about to be sent.
+        sightings: u64,
+        /// What it said.
+        answer: Answer,
+    },
+    /// The debt was written or erased durably, or could not be.
+    Stored(Result<(), String>),
+    /// The host was looked at; all unknown when it did not answer in time.
+    Examined(Box<HostFacts>),
+    /// A change of the host was made, in words, or why not.
+    Changed(Result<String, String>),
+    /// The operator's program ended, for this finding.
+    Hooked(String, Result<(), String>),
+    /// A deadline passed.
+    Timer,
+}
+
+/// What the guard wants done. In order, each once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask the server; tell with [`Event::Answered`] or [`Event::Down`].
+    Talk(Talk),
+    /// Make this durable; tell with [`Event::Stored`].
+    WriteDebt(Debt),
+    /// Make its absence durable; tell with [`Event::Stored`].
+    EraseDebt,
+    /// For the gate.
+    SetPosture(Posture),
+    /// For the gate: tickets up to this one may be replayed.
+    OpenThrough(u64),
+    /// An incident was opened: begin to count.
+    Opened,
+    /// For the log: the phase after it, what happened, the evidence, and whether the phase is new.
+    Said(Phase, &'static str, String, bool),
+    /// For the incident file and the counters: the state of the record now.
+    Record(Box<Incident>),
+    /// So many refusals reached no session.
+    Silent(u64),
+    /// Look at the host of the server that told this; tell with [`Event::Examined`].
+    Examine(Box<(Look, ServerFacts)>),
+    /// Change the host; tell with [`Event::Changed`].
+    Change(Change),
+    /// A remedy for this finding ended: `ok`, `failed`, `refused`.
+    Remedied(&'static str, &'static str),
+    /// For the gauges: what is left after the next save.
+    Headroom(Headroom),
+    /// Keep this over restarts.
+    Remember(Box<Healthy>),
+    /// Run the operator's program with this finding; tell with [`Event::Hooked`].
+    Hook(Box<Finding>),
+}

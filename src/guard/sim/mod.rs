@@ -1,0 +1,448 @@
+//! The guard against a fake Redis under a seed: faults, an operator's hand, lost connections, torn
+//! writes of the debt and a crash at any step. A failing seed prints its timeline.
+
+mod scenarios;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis_protocol::resp2::decode::decode_bytes;
+
+use crate::config::{Policy, Repair, WhenExposed};
+use crate::guard::debt::{self, Debt};
+use crate::guard::dialogue::{Answer, Command, Dialogue, Heard, Next, Talk};
+use crate::guard::evidence::HostFacts;
+use crate::guard::incident::{Action, Event, Guard, Now};
+use crate::guard::policy::Settings;
+use crate::guard::record::{Incident, Outcome, Phase};
+use crate::posture::Posture;
+use crate::testing::fake_redis::{FakeRedis, Faults};
+
+const EPOCH: u64 = 1_700_000_000_000;
+
+/// Numbers that a seed gives again (splitmix64).
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// What happens to the server, by itself or by hand.
+#[derive(Clone, Copy, Debug)]
+enum Hand {
+    Fault(Faults),
+    Bgsave,
+    SetKnob(bool),
+    KillChild,
+    Diskless,
+    Rewrite,
+    Restart,
+    Cut,
+    Move(&'static str),
+    Save(bool),
+    Primary(bool),
+}
+
+struct World {
+    now: u64,
+    fake: FakeRedis,
+    guard: Guard,
+    settings: Settings,
+    page: Vec<u8>,
+    rng: Rng,
+    /// Lost connections, torn and failed writes happen by chance.
+    chaos: bool,
+    /// So many writes of the page still fail.
+    bad_writes: u32,
+    up: bool,
+    up_at: u64,
+    posture: Posture,
+    sightings: u64,
+    opened: u64,
+    steps: u64,
+    crash_at: Option<u64>,
+    lives: u64,
+    sent: u64,
+    refused: u64,
+    saves_when_lowered: u64,
+    /// What the operator wants the switch to be.
+    wanted: bool,
+    closed: Vec<Incident>,
+    opened_incidents: u64,
+    story: String,
+    /// What was sent away and is not back yet.
+    errands: Vec<(u64, Event)>,
+    hooks: u64,
+}
+
+struct Crash;
+
+impl World {
+    fn new(seed: u64, settings: Settings) -> Self {
+        World {
+            now: EPOCH,
+            fake: FakeRedis::new(EPOCH - 10_000),
+            guard: Guard::new(settings.clone(), None),
+            settings,
+            page: debt_blank(),
+            rng: Rng(seed),
+            chaos: false,
+            bad_writes: 0,
+            up: false,
+            up_at: EPOCH,
+            posture: Posture::Forward,
+            sightings: 0,
+            opened: 0,
+            steps: 0,
+            crash_at: None,
+            lives: 1,
+            sent: 0,
+            refused: 0,
+            saves_when_lowered: 0,
+            wanted: true,
+            closed: Vec::new(),
+            opened_incidents: 0,
+            story: String::new(),
+            errands: Vec::new(),
+            hooks: 0,
+        }
+    }
+
+    fn clock(&self) -> Now {
+        Now { mono: Duration::from_millis(self.now - EPOCH), unix_ms: self.now }
+    }
+
+    fn tell(&mut self, line: String) {
+        let _ = writeln!(self.story, "{:>8} #{:<4} {line}", self.now - EPOCH, self.steps);
+    }
+
+    fn debt(&self) -> Option<Debt> {
+        debt::decode(&self.page).ok().flatten()
+    }
+
+    fn fail(&self, why: &str) -> ! {
+        panic!("{why}\n{}", self.story);
+    }
+
+    /// A place where the process may die.
+    fn step(&mut self) -> Result<(), Crash> {
+        self.steps += 1;
+        match self.crash_at == Some(self.steps) {
+            true => Err(Crash),
+            false => Ok(()),
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        if !matches!(event, Event::Answered { answer: Answer::Looked(_), .. } | Event::Timer) {
+            self.tell(format!("-> {event:?}"));
+        }
+        let now = self.clock();
+        self.guard.handle(now, event);
+        if self.drain().is_err() {
+            self.crash();
+        }
+    }
+
+    fn crash(&mut self) {
+        self.tell("CRASH".into());
+        self.crash_at = None;
+        self.lives += 1;
+        self.posture = Posture::Forward;
+        (self.sightings, self.opened) = (0, 0);
+        self.guard = Guard::new(self.settings.clone(), self.debt());
+        self.errands.clear();
+        self.up = false;
+        self.up_at = self.now + 30;
+        self.fake.disconnect(1);
+    }
+
+    fn cut(&mut self) {
+        if self.up {
+            self.up = false;
+            self.up_at = self.now + 50;
+            self.fake.disconnect(1);
+            self.event(Event::Down("cut".into()));
+        }
+    }
+
+    fn drain(&mut self) -> Result<(), Crash> {
+        while let Some(action) = self.guard.poll_action() {
+            if !matches!(action, Action::Talk(Talk::Look) | Action::Record(_)) {
+                self.tell(format!("   {action:?}"));
+            }
+            match action {
+                Action::Talk(talk) => self.talk(talk)?,
+                Action::WriteDebt(debt) => self.store(debt::encode(&debt))?,
+                Action::EraseDebt => self.store(debt_blank())?,
+                Action::SetPosture(posture) => self.posture = posture,
+                Action::OpenThrough(n) => self.opened = self.opened.max(n),
+                Action::Opened => self.opened_incidents += 1,
+                Action::Record(record) if record.outcome.is_some() => self.closed.push(*record),
+                Action::Examine(_) => {
+                    let late = if self.chaos { self.rng.below(2500) } else { 5 };
+                    let facts = HostFacts::elsewhere("a simulation");
+                    self.errands.push((self.now + late, Event::Examined(Box::new(facts))));
+                }
+                Action::Change(change) => self.fail(&format!("nothing allows {change:?}")),
+                Action::Hook(_) => self.hooks += 1,
+                Action::Remedied(..) | Action::Headroom(_) | Action::Remember(_) => {}
+                Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, page: Vec<u8>) -> Result<(), Crash> {
+        self.step()?;
+        if self.crash_at == Some(self.steps + 1) && self.steps.is_multiple_of(2) {
+            let tear = 1 + self.rng.below(page.len() as u64 - 1) as usize;
+            self.page[..tear].copy_from_slice(&page[..tear]);
+            self.tell(format!("torn at {tear}"));
+            return Err(Crash);
+        }
+        if self.bad_writes > 0 || (self.chaos && self.rng.one_in(20)) {
+            self.bad_writes = self.bad_writes.saturating_sub(1);
+            let late = self.bad_writes == 0 && self.rng.one_in(2);
+            self.tell(format!("the page could not be written{}", if late { ", but was" } else { "" }));
+            if late {
+                self.page = page;
+            }
+            let now = self.clock();
+            self.guard.handle(now, Event::Stored(Err("I/O error".into())));
+            return Ok(());
+        }
+        self.page = page;
+        self.step()?;
+        let now = self.clock();
+        self.guard.handle(now, Event::Stored(Ok(())));
+        Ok(())
+    }
+
+    fn talk(&mut self, talk: Talk) -> Result<(), Crash> {
+        self.step()?;
+        let (mut dialogue, mut batch) = Dialogue::new(talk.clone());
+        loop {
+            if self.chaos && self.rng.one_in(150) {
+                self.now += 1;
+                return self.lose("before it was heard");
+            }
+            let sightings = self.sightings;
+            let replies: Vec<_> = batch.iter().map(|command| self.command(command)).collect();
+            self.step()?;
+            self.now += self.rng.below(2);
+            if self.chaos && self.rng.one_in(150) {
+                return self.lose("before it was answered");
+            }
+            match dialogue.hear(&replies) {
+                Next::Send(more) => batch = more,
+                Next::Done(answer) => {
+                    if !matches!(answer, Answer::Looked(_)) {
+                        self.tell(format!("-> {answer:?}"));
+                    }
+                    let now = self.clock();
+                    self.guard.handle(now, Event::Answered { sightings, answer });
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, when: &str) -> Result<(), Crash> {
+        self.tell(format!("connection lost {when}"));
+        self.up = false;
+        self.up_at = self.now + 50;
+        self.fake.disconnect(1);
+        let now = self.clock();
+        self.guard.handle(now, Event::Down(when.into()));
+        Ok(())
+    }
+
+    /// One command of the guard, and what must never happen by it.
+    fn command(&mut self, command: &Command) -> redis_protocol::resp2::types::BytesFrame {
+        let before = self.fake.knob;
+        let argv: Vec<Vec<u8>> = command.iter().map(|w| w.clone().into_bytes()).collect();
+        if command[0] == "BGSAVE" {
+            self.sent += 1;
+        }
+        let reply = self.fake.execute(self.now, 1, &argv);
+        match (before, self.fake.knob) {
+            (true, false) => {
+                let run_id = self.fake.run_id();
+                if self.debt().is_none_or(|debt| debt.run_id != run_id || debt.owed != "yes") {
+                    self.fail("lowered without a durable debt");
+                }
+                if !self.wanted {
+                    self.fail("the operator's value is no: there was nothing to lower");
+                }
+                self.saves_when_lowered = self.fake.good_saves;
+            }
+            (false, true) => {
+                if !self.wanted {
+                    self.fail("the operator's own `no` was touched");
+                }
+                if self.fake.good_saves == self.saves_when_lowered && self.guard.phase() != Phase::Exposed {
+                    self.fail("re-armed without a proven save");
+                }
+            }
+            (true, true) | (false, false) => {}
+        }
+        decode_bytes(&Bytes::from(reply)).expect("the fake speaks RESP").expect("a whole reply").0
+    }
+
+    fn hand(&mut self, hand: Hand) {
+        self.tell(format!("** {hand:?}"));
+        let words = |line: &str| -> Vec<Vec<u8>> { line.split(' ').map(|w| w.as_bytes().to_vec()).collect() };
+        match hand {
+            Hand::Fault(faults) => self.fake.faults = faults,
+            Hand::Bgsave => drop(self.fake.execute(self.now, 9, &words("BGSAVE"))),
+            // An operator's `no` on top of ours cannot be told from ours; one that falls between
+            // our PING and our transaction is lost if we also die there. Neither is simulated.
+            Hand::SetKnob(false) if self.debt().is_some() || !self.fake.knob => {}
+            Hand::SetKnob(value) => {
+                self.fake.knob = value;
+                self.wanted = value;
+            }
+            Hand::KillChild => self.fake.kill_child(),
+            Hand::Diskless => self.fake.diskless_sync(self.now),
+            Hand::Rewrite => self.fake.rewrite_aof(self.now),
+            Hand::Restart => {
+                self.fake.restart(self.now);
+                self.wanted = true;
+                self.cut();
+            }
+            Hand::Cut => self.cut(),
+            Hand::Save(points) => self.fake.save = if points { vec![(3600, 1)] } else { Vec::new() },
+            Hand::Primary(primary) => self.fake.primary = primary,
+            Hand::Move(dir) => self.fake.dir = dir.into(),
+        }
+    }
+
+    /// A client's write every 37 ms, as the sessions would treat it.
+    fn client(&mut self) {
+        if self.posture == Posture::Hold {
+            return;
+        }
+        let argv = [b"SET".to_vec(), b"k".to_vec(), b"v".to_vec()];
+        let reply = self.fake.execute(self.now, 2, &argv);
+        if reply.starts_with(b"-MISCONF") {
+            self.refused += 1;
+            self.sightings += 1;
+            let sightings = self.sightings;
+            self.event(Event::Sighted { sightings, refusal: None });
+        }
+    }
+
+    /// Runs until `until`, with `plan` of (when, what) in order.
+    fn run(&mut self, until: u64, plan: &[(u64, Hand)]) {
+        let mut plan = plan.iter().peekable();
+        let mut spins = 0;
+        while self.now < EPOCH + until {
+            let before = self.now;
+            let client = self.now - (self.now - EPOCH) % 37 + 37;
+            let deadline = self.guard.next_deadline().map(|d| EPOCH + d.as_micros().div_ceil(1000) as u64);
+            let up = if self.up { u64::MAX } else { self.up_at };
+            let planned = plan.peek().map_or(u64::MAX, |(at, _)| EPOCH + at);
+            let errand = self.errands.iter().map(|(at, _)| *at).min().unwrap_or(u64::MAX);
+            let next =
+                client.min(deadline.unwrap_or(u64::MAX)).min(up).min(planned).min(errand).max(self.now);
+            self.now = next;
+            self.fake.tick(self.now);
+            if planned <= next {
+                let (_, hand) = plan.next().expect("peeked");
+                self.hand(*hand);
+            } else if errand <= next {
+                let at = self.errands.iter().position(|(at, _)| *at == errand).expect("the earliest");
+                let (_, event) = self.errands.swap_remove(at);
+                self.event(event);
+            } else if up <= next {
+                self.up = true;
+                self.event(Event::Up);
+            } else if deadline.is_some_and(|d| d <= next) {
+                self.event(Event::Timer);
+            } else {
+                self.client();
+            }
+            spins = if self.now == before { spins + 1 } else { 0 };
+            if spins > 50 {
+                self.fail("the guard spins");
+            }
+            // A guard that wants attention in every millisecond starves the client above.
+            if self.now / 37 != before / 37 {
+                self.client();
+            }
+        }
+        self.bounded();
+    }
+
+    fn bounded(&self) {
+        let secs = (self.now - EPOCH) / 1000;
+        let most = 3 * (self.lives + self.opened_incidents) + secs / 5;
+        if self.sent > most {
+            self.fail(&format!("{} BGSAVEs in {secs} s", self.sent));
+        }
+    }
+
+    /// After the last fault everything is as the operator wants it.
+    fn converged(&self) {
+        let quiet = self.guard.phase() == Phase::Quiet && self.posture == Posture::Forward;
+        if !quiet || self.fake.knob != self.wanted || self.debt().is_some() || self.guard.debt().is_some() {
+            let state = format!("phase={:?} posture={:?}", self.guard.phase(), self.posture);
+            self.fail(&format!(
+                "{state} knob={} wanted={} debt={:?}",
+                self.fake.knob,
+                self.wanted,
+                self.debt()
+            ));
+        }
+        if self.wanted && !self.fake.status_ok() {
+            self.fail("quiet although the server refuses");
+        }
+        if self.opened < self.sightings {
+            self.fail("tickets left closed");
+        }
+    }
+}
+
+fn debt_blank() -> Vec<u8> {
+    vec![b' '; debt::SECTOR]
+}
+
+fn settings() -> Settings {
+    Settings {
+        address: "127.0.0.1:6379".into(),
+        policy: Policy::Mitigate,
+        exposure_time: Duration::from_secs(3600),
+        exposure_changes: 0,
+        when_exposed: WhenExposed::Rearm,
+        repair: Repair::Redis,
+        hook: false,
+        name: "bgsafe:7".into(),
+        nonce: 7,
+    }
+}
+
+const FORK: Hand =
+    Hand::Fault(Faults { fork: true, disk: false, aof: false, no_config: false, no_bgsave: false });
+const DISK: Hand =
+    Hand::Fault(Faults { fork: false, disk: true, aof: false, no_config: false, no_bgsave: false });
+const AOF: Hand =
+    Hand::Fault(Faults { fork: false, disk: false, aof: true, no_config: false, no_bgsave: false });
+const NO_CONFIG: Hand =
+    Hand::Fault(Faults { fork: true, disk: false, aof: false, no_config: true, no_bgsave: false });
+const WELL: Hand =
+    Hand::Fault(Faults { fork: false, disk: false, aof: false, no_config: false, no_bgsave: false });

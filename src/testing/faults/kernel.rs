@@ -25,8 +25,9 @@ use super::{Undo, no_child, process, wait_until};
 
 /// What others may still commit while it lasts.
 const ROOM_KB: u64 = 1_792 << 10;
-/// Values of half a gigabyte, the largest there are. Their sum must be well above the room.
-const VALUES: u32 = 5;
+/// So many values of 64 MB: their sum must be well above the room. Not larger ones, as writers wait for each.
+const VALUES: u32 = 40;
+const LAST_BIT: &str = "536870911";
 /// What the lab itself takes, twice over.
 const NEEDED_KB: u64 = 6 << 20;
 /// More than any machine has: strict in name only.
@@ -46,7 +47,7 @@ if [ "$3" = 0 ]; then echo "$2" > /proc/sys/vm/overcommit_ratio; else echo "$3" 
 pub(super) fn starve_fork(site: &Site, server: &mut Direct) -> io::Result<Undo> {
     for number in 0..VALUES {
         let name = format!("bgsafe:lab:bulk:{number}");
-        server.demand(&["SETBIT", &name, "4294967295", "0"])?;
+        server.demand(&["SETBIT", &name, LAST_BIT, "0"])?;
     }
     let strict = Strict::enter(ROOM_KB)?;
     for _ in 0..TRIES {

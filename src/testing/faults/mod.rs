@@ -125,6 +125,8 @@ impl Fault {
                     shim::lower(&site.root, "fail-fsync")?;
                 }
             }
+            // It has failed already: another try might find somebody's cure.
+            Fault::Overcommit => wait_for(&mut server, "rdb_last_bgsave_status", "err")?,
             _ => fail_a_save(&mut server)?,
         }
         if self == Fault::ChildCrash {

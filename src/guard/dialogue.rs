@@ -132,7 +132,7 @@ impl Dialogue {
             Talk::Inquire { .. } => {
                 let mut batch = vec![words("INFO all")];
                 batch.extend(LOOKED_AT.iter().chain(&ASKED).map(|name| config_get(name)));
-                batch.push(words("ACL WHOAMI"));
+                batch.extend([words("ACL WHOAMI"), words("LATENCY LATEST")]);
                 batch
             }
             Talk::Apply(commands) => commands.clone(),
@@ -153,8 +153,8 @@ impl Dialogue {
         let answer = match (&self.talk, replies) {
             (Talk::Probe, [ping, role]) => Answer::Probed { heard: heard(ping), role: read_role(role) },
             (Talk::Look, [info, values @ ..]) => Answer::Looked(Box::new(read_look(info, values))),
-            (Talk::Inquire { .. }, [info, values @ .., whoami]) if !self.second => {
-                let found = read_inquiry(info, values, whoami);
+            (Talk::Inquire { .. }, [info, values @ .., whoami, latency]) if !self.second => {
+                let found = read_inquiry(info, values, whoami, latency);
                 // Ten thousand clients would be megabytes: what their names tell is not worth that.
                 if found.1.clients.is_and(|n| *n <= CLIENTS_LISTED) {
                     self.second = true;
@@ -208,7 +208,7 @@ impl Dialogue {
 const LOOKED_AT: [&str; 4] = [KNOB, "save", "dir", "dbfilename"];
 
 /// With more clients than this they are not listed.
-const CLIENTS_LISTED: u64 = 2000;
+const CLIENTS_LISTED: u64 = 500;
 
 fn words(line: &str) -> Command {
     line.split(' ').map(String::from).collect()
@@ -281,7 +281,7 @@ fn read_look(info: &Frame, values: &[Frame]) -> Look {
     look
 }
 
-fn read_inquiry(info: &Frame, values: &[Frame], whoami: &Frame) -> (Look, ServerFacts) {
+fn read_inquiry(info: &Frame, values: &[Frame], whoami: &Frame, latency: &Frame) -> (Look, ServerFacts) {
     let (looked, asked) = values.split_at(LOOKED_AT.len().min(values.len()));
     let look = read_look(info, looked);
     let mut server = ServerFacts::default();
@@ -296,7 +296,18 @@ fn read_inquiry(info: &Frame, values: &[Frame], whoami: &Frame) -> (Look, Server
         Frame::BulkString(_) | Frame::SimpleString(_) => Fact::Known(text(whoami)),
         other => Fact::Unknown(denied(text(other))),
     };
+    server.slowest_fork_ms = slowest_fork(latency);
     (look, server)
+}
+
+/// Rows of event, time, latest, highest (`latency.c:latencyCommandReplyWithLatestEvents`).
+fn slowest_fork(latency: &Frame) -> Fact<u64> {
+    let Frame::Array(rows) = latency else { return Fact::UNKNOWN };
+    let fork = rows.iter().find_map(|row| match row {
+        Frame::Array(cells) if cells.first().is_some_and(|name| text(name) == "fork") => cells.get(3),
+        _ => None,
+    });
+    fork.and_then(|most| text(most).parse().ok()).into()
 }
 
 /// An option this server does not have is not told; anything else was forbidden.
@@ -367,13 +378,15 @@ mod tests {
             vec![bulk("connected_clients:3\r\nused_memory:99\r\nrdb_last_bgsave_status:err\r\n")];
         replies.extend(["yes", "3600 1", "/data", "dump.rdb"].map(pair));
         replies.extend(ASKED.iter().map(|_| fault("NOPERM no")));
-        replies.push(bulk("default"));
+        let row = [bulk("fork"), Frame::Integer(1), Frame::Integer(2), Frame::Integer(30)];
+        replies.extend([bulk("default"), Frame::Array(vec![Frame::Array(row.to_vec())])]);
         assert_eq!(batch.len(), replies.len());
         assert!(matches!(dialogue.hear(&replies), Next::Send(batch) if batch == [words("CLIENT LIST")]));
         let Next::Done(Answer::Inquired(found)) = dialogue.hear(&[bulk("id=1 name=sentinel-1-cmd\n")]) else {
             panic!("an answer");
         };
         assert!(found.0.save_ok.is(false) && found.0.dir.is("/data".into()));
+        assert!(found.1.slowest_fork_ms.is(30) && found.1.whoami.is("default".into()));
         assert!(found.1.used_memory.is(99) && found.1.sentinels.is(1));
         assert_eq!(found.1.logfile, Fact::Unknown(Reason::Denied("NOPERM no".into())));
         assert_eq!(

@@ -13,6 +13,7 @@ mod answers;
 mod care;
 mod hands;
 mod looks;
+mod mend;
 mod messages;
 mod span;
 mod view;

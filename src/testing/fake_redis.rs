@@ -57,8 +57,12 @@ pub struct FakeRedis {
     pub save: Vec<(u64, u64)>,
     /// `dir`.
     pub dir: String,
+    /// Directories that are there: others cannot be CONFIG SET.
+    pub dirs: Vec<String>,
     /// `dbfilename`.
     pub dbfilename: String,
+    /// `oom-score-adj` is `yes`.
+    pub oom_score_adj: bool,
     /// Is this a primary?
     pub primary: bool,
     /// Good saves to disk since the beginning of time, restarts included.
@@ -98,6 +102,8 @@ impl FakeRedis {
             knob: true,
             save: vec![(3600, 1)],
             dir: "/data".into(),
+            dirs: vec!["/data".into()],
+            oom_score_adj: false,
             dbfilename: "dump.rdb".into(),
             primary: true,
             good_saves: 0,
@@ -206,7 +212,9 @@ impl FakeRedis {
             }
             match self.child.take() {
                 // rdb.c:backgroundSaveDoneHandlerDisk
-                Some(Child::Disk { dirty, killed, .. }) if !killed && !self.faults.disk => {
+                Some(Child::Disk { dirty, killed, .. })
+                    if !killed && !self.faults.disk && !self.dir.is_empty() =>
+                {
                     self.status_ok = true;
                     self.dirty = self.dirty.saturating_sub(dirty);
                     self.last_save = end;

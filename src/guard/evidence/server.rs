@@ -55,6 +55,8 @@ pub struct ServerFacts {
     pub maxmemory_policy: Fact<String>,
     /// Of the newest fork.
     pub latest_fork_usec: Fact<u64>,
+    /// The slowest fork the latency monitor has seen, milliseconds; only where it is on (LATENCY LATEST).
+    pub slowest_fork_ms: Fact<u64>,
     /// Bytes copied on write during the newest save.
     pub last_cow_bytes: Fact<u64>,
     /// … during the newest AOF rewrite.

@@ -1,6 +1,7 @@
 //! The guard against a fake Redis under a seed: faults, an operator's hand, lost connections, torn
 //! writes of the debt and a crash at any step. A failing seed prints its timeline.
 
+mod host;
 mod scenarios;
 
 use std::fmt::Write as _;
@@ -9,13 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis_protocol::resp2::decode::decode_bytes;
 
+use self::host::Ill;
 use crate::config::{Policy, Repair, WhenExposed};
 use crate::guard::debt::{self, Debt};
 use crate::guard::dialogue::{Answer, Command, Dialogue, Heard, Next, Talk};
-use crate::guard::evidence::HostFacts;
 use crate::guard::incident::{Action, Event, Guard, Now};
 use crate::guard::policy::Settings;
 use crate::guard::record::{Incident, Outcome, Phase};
+use crate::guard::remedy::Change;
 use crate::posture::Posture;
 use crate::testing::fake_redis::{FakeRedis, Faults};
 
@@ -55,6 +57,7 @@ enum Hand {
     Move(&'static str),
     Save(bool),
     Primary(bool),
+    Ill(Option<Ill>),
 }
 
 struct World {
@@ -87,6 +90,10 @@ struct World {
     /// What was sent away and is not back yet.
     errands: Vec<(u64, Event)>,
     hooks: u64,
+    ill: Option<Ill>,
+    oom_kills: u64,
+    /// Changes of the host, each with its incident.
+    changes: Vec<(String, Change)>,
 }
 
 struct Crash;
@@ -119,6 +126,9 @@ impl World {
             story: String::new(),
             errands: Vec::new(),
             hooks: 0,
+            ill: None,
+            oom_kills: 0,
+            changes: Vec::new(),
         }
     }
 
@@ -193,12 +203,8 @@ impl World {
                 Action::OpenThrough(n) => self.opened = self.opened.max(n),
                 Action::Opened => self.opened_incidents += 1,
                 Action::Record(record) if record.outcome.is_some() => self.closed.push(*record),
-                Action::Examine(_) => {
-                    let late = if self.chaos { self.rng.below(2500) } else { 5 };
-                    let facts = HostFacts::elsewhere("a simulation");
-                    self.errands.push((self.now + late, Event::Examined(Box::new(facts))));
-                }
-                Action::Change(change) => self.fail(&format!("nothing allows {change:?}")),
+                Action::Examine(_) => self.examine(),
+                Action::Change(change) => self.change(&change),
                 Action::Hook(_) => self.hooks += 1,
                 Action::Remedied(..) | Action::Headroom(_) | Action::Remember(_) => {}
                 Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}
@@ -329,6 +335,7 @@ impl World {
             Hand::Save(points) => self.fake.save = if points { vec![(3600, 1)] } else { Vec::new() },
             Hand::Primary(primary) => self.fake.primary = primary,
             Hand::Move(dir) => self.fake.dir = dir.into(),
+            Hand::Ill(ill) => self.fall_ill(ill),
         }
     }
 

@@ -75,11 +75,15 @@ fn without_config_writes_are_parked_and_bgsave_is_tried() {
     world.run(5000, &[(1500, NO_CONFIG), (1600, Hand::Bgsave)]);
     assert_eq!((world.guard.phase(), world.posture), (Phase::Holding, Posture::Hold), "{}", world.story);
     assert!(world.fake.knob);
-    assert_eq!(world.guard.record().unwrap().findings[0].id, "config-blocked");
+    assert!(found(&world, "config-blocked"), "{}", world.story);
     let still = Hand::Fault(Faults { no_config: true, ..Faults::default() });
     world.run(20_000, &[(5000, still)]);
     world.converged();
     assert_eq!(outcomes(&world), [Outcome::SelfHealed]);
+}
+
+fn found(world: &World, id: &str) -> bool {
+    world.guard.record().unwrap().findings.iter().any(|finding| finding.id == id)
 }
 
 #[test]
@@ -322,7 +326,7 @@ fn many_seeds_converge() {
             };
             plan.push((
                 at,
-                match rng.below(17) {
+                match rng.below(19) {
                     0 => FORK,
                     1 | 2 => DISK,
                     3 => AOF,
@@ -337,16 +341,19 @@ fn many_seeds_converge() {
                     13 => Hand::Save(false),
                     14 => Hand::Save(true),
                     15 => Hand::Primary(rng.one_in(2)),
+                    16 => Hand::Ill(Some(HOST_ILLS[rng.below(4) as usize].0)),
+                    17 => Hand::Ill(Some(Ill::OomKiller)),
                     _ => Hand::Cut,
                 },
             ));
         }
-        plan.extend([(at + 1, WELL), (at + 1, Hand::Save(true)), (at + 1, Hand::Primary(true))]);
+        plan.extend([(at + 1, Hand::Ill(None)), (at + 1, Hand::Save(true)), (at + 1, Hand::Primary(true))]);
         // An operator who said `no` for ever would hide the rest.
         plan.push((at + 70_000, Hand::SetKnob(true)));
         let exposure_time = Duration::from_secs([3600, 5][rng.below(2) as usize]);
         let policy = if rng.one_in(5) { Policy::Hold } else { Policy::Mitigate };
-        let mut world = World::new(seed, Settings { exposure_time, policy, ..settings() });
+        let repair = [Repair::Off, Repair::Redis, Repair::Host][rng.below(3) as usize];
+        let mut world = World::new(seed, Settings { exposure_time, policy, repair, ..settings() });
         world.tell(format!("seed {seed}: BGSAFE_SEED={seed} BGSAFE_SEEDS=1"));
         world.chaos = true;
         world.fake.save_ms = [5, 80, 2500][rng.below(3) as usize];
@@ -360,4 +367,94 @@ fn many_seeds_converge() {
         world.run(at + 230_000, &[]);
         world.converged();
     }
+}
+
+const HOST_ILLS: [(Ill, &str); 4] = [
+    (Ill::Overcommit, "fork-enomem"),
+    (Ill::Nproc, "fork-eagain"),
+    (Ill::WrongOwner, "dir-permission"),
+    (Ill::DirGone, "dir-missing"),
+];
+
+fn with_repair(repair: Repair) -> Settings {
+    Settings { repair, ..settings() }
+}
+
+#[test]
+fn each_illness_of_the_host_is_named_cured_and_the_cure_proved() {
+    for (ill, id) in HOST_ILLS {
+        for policy in [Policy::Mitigate, Policy::Hold] {
+            let settings = Settings { policy, ..with_repair(Repair::Host) };
+            let world = scenario(settings, 20_000, &[(2000, Hand::Ill(Some(ill))), (2010, Hand::Bgsave)]);
+            world.converged();
+            let incident = &world.closed[0];
+            let finding = &incident.findings[0];
+            assert_eq!((finding.id.as_str(), finding.applied), (id, true), "{ill:?}\n{}", world.story);
+            assert!(world.sent <= 2 && incident.closed_after_ms.unwrap() < 2500, "{ill:?}\n{}", world.story);
+            assert_eq!(world.fake.dir, "/data");
+        }
+    }
+}
+
+#[test]
+fn without_leave_the_cure_is_told_and_nothing_touched() {
+    for (ill, id) in HOST_ILLS {
+        for repair in [Repair::Off, Repair::Redis] {
+            let plan = [(2000, Hand::Ill(Some(ill))), (2010, Hand::Bgsave)];
+            let mut world = scenario(with_repair(repair), 9000, &plan);
+            let record = world.guard.record().expect("open").clone();
+            assert_eq!(
+                (record.findings[0].id.as_str(), record.findings[0].applied),
+                (id, false),
+                "{}",
+                world.story
+            );
+            assert!(!record.findings[0].remedy.is_empty());
+            assert!(
+                record.timeline.iter().any(|e| e.event == "remedy not allowed"),
+                "{ill:?}\n{}",
+                world.story
+            );
+            world.hand(Hand::Ill(None));
+            world.run(40_000, &[]);
+            world.converged();
+        }
+    }
+}
+
+/// Each try could kill the server: protect it, try once more, then leave it to a human.
+#[test]
+fn two_kills_for_want_of_memory_are_enough_and_the_shield_is_taken_back() {
+    let plan = [(2000, Hand::Ill(Some(Ill::OomKiller))), (2010, Hand::Bgsave)];
+    let mut world = scenario(settings(), 120_000, &plan);
+    assert!(world.fake.oom_score_adj && world.sent <= 2, "{} tries\n{}", world.sent, world.story);
+    assert_eq!(world.guard.phase(), Phase::Stuck, "{}", world.story);
+    world.hand(Hand::Ill(None));
+    world.hand(Hand::Bgsave);
+    world.run(130_000, &[]);
+    world.converged();
+    assert!(!world.fake.oom_score_adj, "{}", world.story);
+    assert_eq!(outcomes(&world), [Outcome::Rearmed]);
+}
+
+#[test]
+fn a_crash_at_every_step_of_a_repair_still_repays() {
+    for (ill, _) in HOST_ILLS {
+        let plan = [(2000, Hand::Ill(Some(ill))), (2010, Hand::Bgsave), (30_000, Hand::Ill(None))];
+        let steps = scenario(with_repair(Repair::Host), 20_000, &plan[..2]).steps;
+        for crash_at in 1..=steps {
+            let mut world = World::new(crash_at, with_repair(Repair::Host));
+            world.crash_at = Some(crash_at);
+            world.run(60_000, &plan);
+            world.converged();
+        }
+    }
+}
+
+/// Enlarge a volume, page someone: told once a cause, and believed when it succeeds.
+#[test]
+fn the_operators_own_program_is_told_once_of_each_cause() {
+    let plan = [(2000, DISK), (2010, Hand::Bgsave)];
+    let world = scenario(Settings { hook: true, ..settings() }, 60_000, &plan);
+    assert_eq!(world.hooks, 1, "{}", world.story);
 }

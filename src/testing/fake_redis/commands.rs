@@ -244,6 +244,7 @@ impl FakeRedis {
             "save" => self.save.iter().map(|(s, c)| format!("{s} {c}")).collect::<Vec<_>>().join(" "),
             "dir" => self.dir.clone(),
             "dbfilename" => self.dbfilename.clone(),
+            "oom-score-adj" => if self.oom_score_adj { "yes" } else { "no" }.to_string(),
             _ if verb == "GET" => return b"*0\r\n".to_vec(),
             _ => {
                 return self
@@ -261,6 +262,14 @@ impl FakeRedis {
                 self.knob = value == "yes";
                 b"+OK\r\n".to_vec()
             }
+            ("SET", "oom-score-adj", "yes" | "no") => {
+                self.oom_score_adj = value == "yes";
+                b"+OK\r\n".to_vec()
+            }
+            ("SET", "dir", dir) if self.dirs.iter().any(|there| there == dir) => {
+                self.dir = dir.to_string();
+                b"+OK\r\n".to_vec()
+            }
             ("SET", "save", points) => {
                 let numbers: Vec<u64> = points.split(' ').filter_map(|n| n.parse().ok()).collect();
                 self.save = numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
@@ -275,7 +284,7 @@ impl FakeRedis {
         let misconf =
             self.errors.get("MISCONF").map_or(String::new(), |n| format!("errorstat_MISCONF:count={n}\r\n"));
         format!(
-            "# Server\r\nredis_version:7.0.15\r\nrun_id:{}\r\nserver_time_usec:{}\r\n\
+            "# Server\r\nredis_version:7.0.15\r\nprocess_id:77\r\nrun_id:{}\r\nserver_time_usec:{}\r\n\
              # Persistence\r\nloading:0\r\nrdb_changes_since_last_save:{}\r\nrdb_bgsave_in_progress:{}\r\n\
              rdb_last_save_time:{}\r\nrdb_last_bgsave_status:{}\r\nrdb_saves:{}\r\naof_rewrite_in_progress:{}\r\n\
              aof_last_write_status:{}\r\nmodule_fork_in_progress:0\r\n\

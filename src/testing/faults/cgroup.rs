@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::time::{Duration, Instant};
 
 use super::super::client::Direct;
@@ -90,7 +91,9 @@ impl Group {
     }
 
     fn make_in(parent: &Path, home: &Path, controller: Controller, pid: u32) -> io::Result<Group> {
-        let dir = parent.join(format!("bgsafe-lab-{pid}-{:?}", std::thread::current().id()));
+        // Of several threads that try with their own process each has a name of its own.
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let dir = parent.join(format!("bgsafe-lab-{pid}-{}", MADE.fetch_add(1, Relaxed)));
         fs::create_dir(&dir)?;
         let group = Group { dir, home: home.join("cgroup.procs"), controller };
         group.file(controller.limits)?;

@@ -101,7 +101,7 @@ fn prepare(args: &DemoArgs, proxy: &Path, show: &Show) -> io::Result<Stage> {
     let places = Places::of_this_process(args.server.clone());
     let consent = Consent::of_this_process(args.yes);
     let program = find(&places, consent, &mut |line| show.note(line)).map_err(io::Error::other)?;
-    let (fault, guarded) = start_breakable(args.fault, &program, show)?;
+    let (fault, guarded) = start_breakable(args.fault, !args.no_compare, &program, show)?;
     let direct = match args.no_compare {
         true => None,
         false => Some(Server::start(&program, fault.options(&program))?),
@@ -122,7 +122,12 @@ fn introduce(program: &Program, args: &DemoArgs, proxy: &Proxy, guarded: &Server
 }
 
 /// A server that can be broken: as asked, or by the first preferred way that works here.
-fn start_breakable(wanted: Option<Fault>, program: &Program, show: &Show) -> io::Result<(Fault, Server)> {
+fn start_breakable(
+    wanted: Option<Fault>,
+    compare: bool,
+    program: &Program,
+    show: &Show,
+) -> io::Result<(Fault, Server)> {
     let start = |fault: Fault| {
         fault.possible_for(program).map_err(io::Error::other)?;
         Server::start(program, fault.options(program)).map(|server| (fault, server))
@@ -131,6 +136,9 @@ fn start_breakable(wanted: Option<Fault>, program: &Program, show: &Show) -> io:
         Some(Fault::DeadEnd) => {
             Err(io::Error::other("us: dead-end needs a server that nobody writes to; choose another --fault"))
         }
+        Some(Fault::Overcommit) if compare => Err(io::Error::other(
+            "us: overcommit is a setting of the whole machine; give --no-compare with it",
+        )),
         Some(fault) => start(fault),
         None => start(PREFERRED).or_else(|why| {
             show.note(&format!("not by a process limit ({why})"));

@@ -105,6 +105,98 @@ fn a_directory_in_the_place_of_the_dump_is_invisible() {
 }
 
 #[test]
+fn a_fork_that_should_be_tried_again_is_invisible() {
+    invisible(Fault::ForkEagain, millis(2000), "rdb", REARMED);
+}
+
+#[test]
+fn strict_accounting_is_invisible() {
+    // The shortest that shows it: the whole machine lives under it.
+    invisible(Fault::Overcommit, millis(500), "rdb", REARMED);
+}
+
+#[test]
+fn a_full_pids_group_is_invisible() {
+    invisible(Fault::PidsLimit, millis(2000), "rdb", REARMED);
+}
+
+#[test]
+fn an_oom_killed_child_is_invisible() {
+    invisible(Fault::CgroupOom, millis(2000), "rdb", REARMED);
+}
+
+#[test]
+fn a_directory_of_roots_is_invisible() {
+    invisible(Fault::WrongOwner, millis(2000), "rdb", REARMED);
+}
+
+#[test]
+fn an_immutable_directory_is_invisible() {
+    invisible(Fault::ImmutableDir, millis(2000), "rdb", REARMED);
+}
+
+#[test]
+fn a_dump_of_roots_in_a_sticky_directory_is_invisible() {
+    invisible(Fault::StickyDump, millis(2000), "rdb", REARMED);
+}
+
+#[test]
+fn a_file_system_without_inodes_is_invisible() {
+    invisible(Fault::InodesFull, millis(2000), "rdb", REARMED);
+}
+
+#[test]
+fn a_file_system_remounted_read_only_is_invisible() {
+    invisible(Fault::RemountRo, millis(2000), "rdb", REARMED);
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_invisible() {
+    invisible(Fault::FsizeLimit, millis(2000), "rdb", REARMED);
+}
+
+#[test]
+fn crashing_children_are_invisible() {
+    invisible(Fault::ChildCrash, millis(2000), "rdb", REARMED);
+}
+
+#[test]
+fn files_of_dead_saves_are_invisible() {
+    invisible(Fault::DeadTemps, millis(2000), "rdb", REARMED);
+}
+
+/// The one failure that must stay visible: a save that works again would be the intruder's.
+#[test]
+#[ignore = "known: a look from before the move lowers the switch, and the freeze does not put it back"]
+fn a_break_in_is_told_and_nothing_is_touched() {
+    let fault = Fault::BreakIn;
+    let mut lab = Lab::new(fault.options(&program()), &["--hold-time", "300ms"]);
+    lab.write();
+    std::thread::sleep(millis(700));
+    let broken = fault.strike(lab.server.site()).unwrap();
+    let log = |lab: &Lab| lab.server.log().matches("Background saving started").count();
+    let saves = log(&lab);
+    std::thread::sleep(millis(2000));
+    assert_eq!(lab.switch(), "yes", "the switch is not lowered");
+    assert_eq!(log(&lab), saves, "no save is started");
+    let mut direct = lab.server.direct().unwrap();
+    assert!(direct.config("dir").unwrap().is_some_and(|dir| dir.ends_with("/.ssh")), "it is evidence");
+    let incident = lab.bgsafe.incidents().unwrap().into_iter().next().expect("an incident is open");
+    let findings = incident["findings"].as_array().into_iter().flatten();
+    assert!(findings.into_iter().any(|finding| finding["id"] == "break-in-signs"), "{incident:#}");
+    broken.heal().unwrap();
+    eventually("a save", Duration::from_secs(5), || {
+        let _ = direct.command(&["BGSAVE"]).unwrap();
+        direct.info("rdb_last_bgsave_status").unwrap().as_deref() == Some("ok")
+    });
+    std::thread::sleep(millis(500));
+    let score = lab.judge();
+    lab.assert_honest(&score);
+    assert!(score.total.refused > 0, "holds that end must be told");
+    lab.assert_no_debt_file();
+}
+
+#[test]
 fn one_killed_child_is_invisible() {
     invisible(Fault::KilledChild, millis(0), "rdb", REARMED_OR_HEALED);
 }

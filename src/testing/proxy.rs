@@ -21,6 +21,7 @@ use crate::admin::client;
 #[derive(Debug)]
 pub struct Proxy {
     program: PathBuf,
+    uid: Option<u32>,
     upstream: String,
     args: Vec<String>,
     listen: SocketAddr,
@@ -35,9 +36,15 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 impl Proxy {
     /// Starts `program run` in front of an upstream URL and waits until `/readyz` says yes.
     pub fn start(program: &Path, upstream: &str, args: &[&str]) -> io::Result<Proxy> {
+        Proxy::start_as(program, upstream, args, None)
+    }
+
+    /// The same under another user's number (root only): a copy of the program, as ours may be out of its reach.
+    pub fn start_as(program: &Path, upstream: &str, args: &[&str], uid: Option<u32>) -> io::Result<Proxy> {
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut proxy = Proxy {
             program: program.to_owned(),
+            uid,
             upstream: upstream.to_owned(),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             listen: nowhere,
@@ -45,6 +52,13 @@ impl Proxy {
             scratch: tempfile::Builder::new().prefix("bgsafe-proxy-").tempdir()?,
             child: None,
         };
+        if let Some(uid) = uid {
+            let scratch = proxy.scratch.path();
+            std::os::unix::fs::chown(scratch, Some(uid), Some(uid))?;
+            proxy.program = scratch.join("bgsafe");
+            std::fs::copy(program, &proxy.program)?;
+            std::os::unix::fs::chown(&proxy.program, Some(uid), Some(uid))?;
+        }
         // A free port may be taken by somebody else before bgsafe binds it: then try others.
         let mut attempts = 3;
         loop {
@@ -155,6 +169,9 @@ impl Proxy {
             }
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
         self.child = Some(command.spawn()?);
 
         let deadline = Instant::now() + READY_TIMEOUT;

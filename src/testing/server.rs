@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::client::{Direct, Reply, text};
-use super::faults::{process, shim};
+use super::faults::{kernel, process, shim};
 use super::find::Program;
 
 /// How a server is to be started. The default is a plain one with save points.
@@ -29,6 +29,10 @@ pub struct Options {
     pub unprivileged: bool,
     /// The data directory is a tmpfs of this many bytes (root only).
     pub tmpfs_bytes: Option<u64>,
+    /// That tmpfs can hold only so many files.
+    pub tmpfs_inodes: Option<u64>,
+    /// Start it while overcommit accounting is strict in name (root only): its memory is charged from then on.
+    pub strict_accounting: bool,
     /// Preload the shim that fails fork and fsync on demand (Linux, needs `cc`).
     pub shim: bool,
 }
@@ -85,7 +89,7 @@ impl Server {
         let data = root.join("data");
         std::fs::create_dir(&data)?;
         let mount = match options.tmpfs_bytes {
-            Some(bytes) => Some(Mount::tmpfs(&data, bytes)?),
+            Some(bytes) => Some(Mount::tmpfs(&data, bytes, options.tmpfs_inodes)?),
             None => None,
         };
         let uid = (options.unprivileged && we_are_root()).then(scratch_uid);
@@ -195,6 +199,10 @@ impl Server {
         }
         // Its own process group: Ctrl-C at a demo ends the demo, which then ends its servers in order.
         command.process_group(0);
+        let _strict = match self.options.strict_accounting {
+            true => Some(kernel::Strict::in_name()?),
+            false => None,
+        };
         let child = command.spawn()?;
         self.site.pid = child.id();
         self.child = Some(child);
@@ -255,8 +263,9 @@ impl Drop for Server {
 struct Mount(PathBuf);
 
 impl Mount {
-    fn tmpfs(dir: &Path, bytes: u64) -> io::Result<Mount> {
-        let options = format!("size={bytes},mode=0777");
+    fn tmpfs(dir: &Path, bytes: u64, inodes: Option<u64>) -> io::Result<Mount> {
+        let inodes = inodes.map(|count| format!(",nr_inodes={count}")).unwrap_or_default();
+        let options = format!("size={bytes},mode=0777{inodes}");
         run(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir))?;
         Ok(Mount(dir.to_owned()))
     }

@@ -82,6 +82,15 @@ impl Lab {
 
     /// As `new`, with something done to the server before bgsafe starts.
     pub fn prepared(options: Options, args: &[&str], prepare: impl FnOnce(&mut Direct)) -> Lab {
+        Lab::made(options, args, false, prepare)
+    }
+
+    /// As `new`, and bgsafe runs as the server's user when asked to, not as ours.
+    pub fn run_as(servers_user: bool, options: Options, args: &[&str]) -> Lab {
+        Lab::made(options, args, servers_user, |_| ())
+    }
+
+    fn made(options: Options, args: &[&str], servers_user: bool, prepare: impl FnOnce(&mut Direct)) -> Lab {
         let permit = Permit::wait();
         let server = Server::start(&program(), options).unwrap();
         let mut direct = server.direct().unwrap();
@@ -89,7 +98,9 @@ impl Lab {
         direct.demand(&["SAVE"]).unwrap();
         let saved_at = direct.last_save().unwrap();
         prepare(&mut direct);
-        let bgsafe = start_bgsafe(&format!("redis://{}", server.site().address), args);
+        let upstream = format!("redis://{}", server.site().address);
+        let uid = server.site().uid.filter(|_| servers_user);
+        let bgsafe = Proxy::start_as(Path::new(env!("CARGO_BIN_EXE_bgsafe")), &upstream, args, uid).unwrap();
         // One thread: the machine belongs to bgsafe and the server.
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -142,15 +153,20 @@ impl Lab {
 
     /// bgsafe is quiet and owes nothing, and the server says so too.
     pub fn wait_until_quiet(&self, switch: &str) {
+        self.wait_until_quiet_for(switch, RECOVERY);
+    }
+
+    /// The same, where a save takes longer.
+    pub fn wait_until_quiet_for(&self, switch: &str, recovery: Duration) {
         let quiet = || {
             let status = self.bgsafe.upstream_status().unwrap();
             status["phase"] == "quiet" && status["debt"].is_null() && self.switch() == switch
         };
-        let deadline = Instant::now() + RECOVERY;
+        let deadline = Instant::now() + recovery;
         while !quiet() {
             if Instant::now() > deadline {
                 let status = self.bgsafe.upstream_status().unwrap();
-                panic!("not quiet with {SWITCH} {switch} in {RECOVERY:?}: {status:#}\n{}", self.bgsafe.log());
+                panic!("not quiet with {SWITCH} {switch} in {recovery:?}: {status:#}\n{}", self.bgsafe.log());
             }
             std::thread::sleep(Duration::from_millis(25));
         }

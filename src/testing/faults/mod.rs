@@ -6,10 +6,23 @@
 //! | `dump-dir` | a directory where dump.rdb should be | anything | nothing | rename fails |
 //! | `killed-child` | the child of one BGSAVE is killed | anything | nothing | one failed save |
 //! | `child-killer` | every child is killed until healed | anything | nothing | each save fails, as under an OOM killer |
+//! | `child-crash` | every child gets SIGSEGV until healed; two have | anything | nothing | each child ends by signal 11 |
 //! | `dir-deleted` | data directory removed; heal makes it and CONFIG SETs it | protected configs allowed | nothing | open fails, cwd is gone |
 //! | `dir-readonly` | data directory mode 500 | unprivileged | nothing | open fails with EACCES |
+//! | `wrong-owner` | data directory given to root | unprivileged | root | open fails with EACCES |
+//! | `immutable-dir` | chattr +i on the data directory | anything | root, flags on the file system | open fails with EPERM |
+//! | `sticky-dump` | sticky directory, dump.rdb given to root | unprivileged | root | rename fails with EPERM |
 //! | `disk-full` | a ballast file fills the data directory's tmpfs | on a tmpfs | root, Linux | ENOSPC |
+//! | `dead-temps` | as disk-full, by a `temp-PID.rdb` of a dead save | on a tmpfs | root, Linux | ENOSPC |
+//! | `inodes-full` | empty files until there can be no more | on a tmpfs with few inodes | root, Linux | open fails with ENOSPC |
+//! | `remount-ro` | the tmpfs remounted read-only | on a tmpfs | root, Linux | open fails with EROFS |
+//! | `fsize-limit` | soft RLIMIT_FSIZE of the live server below its dump | anything | Linux, util-linux | the child ends by signal 25 |
+//! | `overcommit` | vm.overcommit_memory 2, limit below what fork needs | started under strict accounting | root, Linux, 6 GB | fork fails with ENOMEM |
+//! | `pids-limit` | a pids group, full | anything | root, Linux | fork fails with EAGAIN |
+//! | `cgroup-oom` | a memory group without room for a child | `oom-score-adj yes` | root, Linux | the child ends by signal 9 |
+//! | `break-in` | dir and dbfilename pointed at a `.ssh` | unprivileged, protected configs allowed | nothing | open fails with EACCES |
 //! | `fork-fails` | preloaded shim: fork answers ENOMEM | under the shim | Linux, `cc` | fork fails |
+//! | `fork-eagain` | preloaded shim: fork answers EAGAIN | under the shim | Linux, `cc` | fork fails |
 //! | `aof-full` | as disk-full, with AOF on | on a tmpfs, AOF on | root, Linux | the append fails |
 //! | `aof-fsync` | preloaded shim: fsync answers EIO once | under the shim, AOF on | Linux, `cc` | sticky fsync error |
 //! | `dead-end` | one BGSAVE killed while nothing is dirty | idle | nothing | refuses for ever, with nothing wrong |
@@ -17,19 +30,21 @@
 //! Refuses to know: bgsafe. Invariant: while a [`Broken`] lives no save of the server can succeed (but for
 //! `killed-child` and `dead-end`, which are over as soon as they have happened), and after it the host is as before.
 
+mod cgroup;
+mod children;
+mod disk;
+pub mod kernel;
+mod needs;
 pub mod process;
 pub mod shim;
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::time::{Duration, Instant};
 
-use super::client::{Direct, Reply};
-use super::find::Program;
-use super::server::{Options, Site, we_are_root};
+use rustix::process::Signal;
+
+use super::client::Direct;
+use super::server::Site;
 
 /// See the module's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -42,14 +57,40 @@ pub enum Fault {
     KilledChild,
     /// Each BGSAVE child is killed, as by an OOM killer.
     ChildKiller,
+    /// Each BGSAVE child dies of SIGSEGV.
+    ChildCrash,
     /// The data directory is deleted.
     DirDeleted,
     /// The data directory is read-only.
     DirReadonly,
+    /// The data directory belongs to root (needs root).
+    WrongOwner,
+    /// The data directory is immutable (needs root).
+    ImmutableDir,
+    /// The dump belongs to root, in a sticky directory (needs root).
+    StickyDump,
     /// The disk is full (needs root).
     DiskFull,
+    /// Temporary files of dead saves fill the disk (needs root).
+    DeadTemps,
+    /// The file system has no inodes left (needs root).
+    InodesFull,
+    /// The file system is remounted read-only (needs root).
+    RemountRo,
+    /// The server may write small files only.
+    FsizeLimit,
+    /// Fork fails: strict overcommit accounting, for the whole machine (needs root and 6 GB).
+    Overcommit,
+    /// Fork fails: a full pids control group (needs root).
+    PidsLimit,
+    /// The child is OOM-killed: a tight memory control group (needs root).
+    CgroupOom,
+    /// The dump is pointed at a .ssh directory, as intruders do.
+    BreakIn,
     /// Fork fails with ENOMEM (needs a C compiler).
     ForkFails,
+    /// Fork fails with EAGAIN (needs a C compiler).
+    ForkEagain,
     /// The AOF's disk is full (needs root).
     AofFull,
     /// One fsync of the AOF fails with EIO (needs a C compiler).
@@ -58,88 +99,23 @@ pub enum Fault {
     DeadEnd,
 }
 
-/// Size of the tmpfs for the faults that fill one.
-const TMPFS_BYTES: u64 = 64 << 20;
 const ENOMEM: i32 = 12;
+const EAGAIN: i32 = 11;
 const EIO: i32 = 5;
+/// For a dump that outgrows its limit: the dump's bytes, and what a file may have. The server's log must stay below.
+const DUMP_BYTES: usize = 4 << 20;
+const FSIZE_BYTES: u64 = 1 << 20;
 /// How long the server may take to notice a fault.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Fault {
-    /// What it does, for a person.
-    pub fn says(self) -> &'static str {
-        match self {
-            Fault::Nproc => "the server's soft RLIMIT_NPROC is 1: fork fails",
-            Fault::DumpDir => "a directory stands where dump.rdb should be",
-            Fault::KilledChild => "the child of one BGSAVE was killed",
-            Fault::ChildKiller => "each BGSAVE child is killed, as by an OOM killer",
-            Fault::DirDeleted => "the data directory was deleted",
-            Fault::DirReadonly => "the data directory is read-only",
-            Fault::DiskFull => "the disk is full",
-            Fault::ForkFails => "fork fails with ENOMEM",
-            Fault::AofFull => "the AOF's disk is full",
-            Fault::AofFsync => "one fsync of the AOF failed with EIO",
-            Fault::DeadEnd => "one BGSAVE failed while nothing was dirty: Redis never tries again",
-        }
-    }
-
-    /// Can it be made here? The error says what is missing.
-    pub fn possible(self) -> Result<(), String> {
-        let linux = cfg!(target_os = "linux");
-        match self {
-            Fault::DumpDir | Fault::KilledChild | Fault::ChildKiller => Ok(()),
-            Fault::DirDeleted | Fault::DirReadonly | Fault::DeadEnd => Ok(()),
-            Fault::Nproc if linux && has("prlimit") => Ok(()),
-            Fault::Nproc => Err("host: needs Linux and prlimit (apt-get install util-linux)".to_owned()),
-            Fault::DiskFull | Fault::AofFull if linux && we_are_root() => Ok(()),
-            Fault::DiskFull | Fault::AofFull => {
-                Err("host: needs Linux and root, to mount a tmpfs".to_owned())
-            }
-            Fault::ForkFails | Fault::AofFsync if linux && has("cc") => Ok(()),
-            Fault::ForkFails | Fault::AofFsync => {
-                Err("host: needs Linux and a C compiler (apt-get install gcc)".to_owned())
-            }
-        }
-    }
-
-    /// Can it be made here, of this server? The error says what is missing.
-    pub fn possible_for(self, program: &Program) -> Result<(), String> {
-        match self {
-            // 6.2.2 was the first to remember a failed fsync (aof.c:flushAppendOnlyFile, server.c:processCommand).
-            Fault::AofFsync if !program.at_least(6, 2) => {
-                let Program { product, version, .. } = program;
-                Err(format!("upstream: {product} {version} does not refuse writes after a failed fsync"))
-            }
-            _ => self.possible(),
-        }
-    }
-
-    /// How the server must be started for it.
-    pub fn options(self, program: &Program) -> Options {
-        let options = Options::default();
-        let aof = ["--appendonly", "yes"];
-        match self {
-            Fault::Nproc | Fault::DirReadonly => Options { unprivileged: true, ..options },
-            Fault::DumpDir | Fault::KilledChild | Fault::ChildKiller | Fault::DeadEnd => options,
-            // Older servers allow CONFIG SET dir as they are, and do not start with a word they do not know.
-            Fault::DirDeleted if program.at_least(7, 0) => {
-                options.arg(&["--enable-protected-configs", "yes"])
-            }
-            Fault::DirDeleted => options,
-            Fault::DiskFull => Options { tmpfs_bytes: Some(TMPFS_BYTES), ..options },
-            Fault::ForkFails => Options { shim: true, ..options },
-            Fault::AofFull => Options { tmpfs_bytes: Some(TMPFS_BYTES), ..options }.arg(&aof),
-            Fault::AofFsync => Options { shim: true, ..options }.arg(&aof),
-        }
-    }
-
     /// Breaks the server and makes it notice: when this returns, a save (or an append) has failed.
     pub fn strike(self, site: &Site) -> io::Result<Broken> {
         let mut server = site.direct()?;
         wait_until("a save in progress to end", || no_child(&mut server))?;
-        let broken = self.arm(site, &mut server)?;
+        let broken = Broken { fault: self, undo: self.arm(site, &mut server)? };
         match self {
-            Fault::KilledChild | Fault::DeadEnd => kill_one_save(site, &mut server)?,
+            Fault::KilledChild | Fault::DeadEnd => children::kill_one_save(site, &mut server)?,
             Fault::AofFull | Fault::AofFsync => {
                 // A write whose append fails: Redis notices only by trying. More than a page, as the AOF's last page
                 // may have room. The reply does not matter: another's write may have been the one.
@@ -149,111 +125,97 @@ impl Fault {
                     shim::lower(&site.root, "fail-fsync")?;
                 }
             }
-            _ => {
-                // The reply does not matter: a failed fork answers an error, a failed child a success.
-                server.command(&["BGSAVE"])?;
-                wait_for(&mut server, "rdb_last_bgsave_status", "err")?;
-            }
+            // It has failed already: another try might find somebody's cure.
+            Fault::Overcommit => wait_for(&mut server, "rdb_last_bgsave_status", "err")?,
+            _ => fail_a_save(&mut server)?,
+        }
+        if self == Fault::ChildCrash {
+            wait_until("a save in progress to end", || no_child(&mut server))?;
+            server.command(&["BGSAVE"])?;
+            wait_until("a save in progress to end", || no_child(&mut server))?;
         }
         Ok(broken)
     }
 
-    fn arm(self, site: &Site, server: &mut Direct) -> io::Result<Broken> {
-        let site = site.clone();
-        let broken = |undo: Undo| Broken { fault: self, undo: Some(undo) };
+    fn arm(self, site: &Site, server: &mut Direct) -> io::Result<Undo> {
         match self {
-            Fault::Nproc => {
-                let before = process::nproc_soft(site.pid)?;
-                process::set_nproc_soft(&site, "1")?;
-                Ok(broken(Box::new(move || process::set_nproc_soft(&site, &before))))
+            Fault::Nproc => process::lower(site, process::NPROC, "1"),
+            Fault::FsizeLimit => {
+                server.demand::<&[u8]>(&[b"SET", b"bgsafe:lab:bulk", &noise(DUMP_BYTES)])?;
+                process::lower(site, process::FSIZE, &FSIZE_BYTES.to_string())
             }
-            Fault::DumpDir => {
-                let (dump, aside) = (site.data.join("dump.rdb"), site.data.join("dump.rdb.aside"));
-                let had_dump = dump.is_file();
-                if had_dump {
-                    std::fs::rename(&dump, &aside)?;
-                }
-                std::fs::create_dir(&dump)?;
-                Ok(broken(Box::new(move || {
-                    std::fs::remove_dir(&dump)?;
-                    if had_dump { std::fs::rename(&aside, &dump) } else { Ok(()) }
-                })))
-            }
-            Fault::KilledChild => Ok(broken(Box::new(|| Ok(())))),
-            Fault::DeadEnd => {
-                // A child needs a key to be slow with, and a good save to leave nothing dirty.
-                server.demand(&["SET", "bgsafe:lab:seed", "1"])?;
-                server.demand(&["BGSAVE"])?;
-                wait_until("a save in progress to end", || no_child(server))?;
-                wait_for(server, "rdb_changes_since_last_save", "0")?;
-                Ok(broken(Box::new(|| Ok(()))))
-            }
-            Fault::ChildKiller => ChildKiller::start(&site).map(|killer| {
-                broken(Box::new(move || {
-                    drop(killer);
-                    Ok(())
-                }))
-            }),
-            Fault::DirDeleted => {
-                std::fs::remove_dir_all(&site.data)?;
-                Ok(broken(Box::new(move || {
-                    std::fs::create_dir(&site.data)?;
-                    if let Some(uid) = site.uid {
-                        std::os::unix::fs::chown(&site.data, Some(uid), Some(uid))?;
-                    }
-                    let dir = site.data.to_string_lossy().into_owned();
-                    site.direct()?.demand(&["CONFIG", "SET", "dir", &dir]).map(drop)
-                })))
-            }
-            Fault::DirReadonly => {
-                let before = std::fs::metadata(&site.data)?.permissions();
-                std::fs::set_permissions(&site.data, PermissionsExt::from_mode(0o500))?;
-                Ok(broken(Box::new(move || std::fs::set_permissions(&site.data, before))))
-            }
-            Fault::DiskFull | Fault::AofFull => {
-                let ballast = site.data.join("ballast");
-                fill(&ballast)?;
-                Ok(broken(Box::new(move || std::fs::remove_file(&ballast))))
-            }
-            Fault::ForkFails => {
-                shim::raise(&site.root, "fail-fork", ENOMEM)?;
-                Ok(broken(Box::new(move || shim::lower(&site.root, "fail-fork"))))
-            }
+            Fault::DumpDir => disk::dump_dir(site),
+            Fault::DirDeleted => disk::dir_deleted(site),
+            Fault::DirReadonly => disk::dir_readonly(site),
+            Fault::WrongOwner => disk::wrong_owner(site),
+            Fault::ImmutableDir => disk::immutable_dir(site),
+            Fault::StickyDump => disk::sticky_dump(site),
+            Fault::DiskFull | Fault::AofFull => disk::full(site),
+            Fault::DeadTemps => disk::dead_temps(site),
+            Fault::InodesFull => disk::inodes_full(site),
+            Fault::RemountRo => disk::remount_ro(site),
+            Fault::BreakIn => disk::break_in(site, server),
+            Fault::Overcommit => kernel::starve_fork(site, server),
+            Fault::PidsLimit => cgroup::pids_limit(site),
+            Fault::CgroupOom => cgroup::oom(site, server),
+            Fault::KilledChild => Ok(Undo::nothing()),
+            Fault::DeadEnd => children::nothing_dirty(server).map(|()| Undo::nothing()),
+            Fault::ChildKiller => children::killer(site, Signal::KILL),
+            Fault::ChildCrash => children::killer(site, Signal::SEGV),
+            Fault::ForkFails => shim::fail(site, "fail-fork", ENOMEM),
+            Fault::ForkEagain => shim::fail(site, "fail-fork", EAGAIN),
             Fault::AofFsync => {
-                shim::raise(&site.root, "fail-fsync", EIO)?;
-                Ok(broken(Box::new(move || {
-                    shim::lower(&site.root, "fail-fsync")?;
+                let flag = shim::fail(site, "fail-fsync", EIO)?;
+                let site = site.clone();
+                Ok(Undo::new(move || {
+                    flag.now()?;
                     // The error outlives its cause until the AOF is opened anew.
                     let mut server = site.direct()?;
                     server.demand(&["CONFIG", "SET", "appendonly", "no"])?;
                     server.demand(&["CONFIG", "SET", "appendonly", "yes"]).map(drop)
-                })))
+                }))
             }
         }
     }
 }
 
-type Undo = Box<dyn FnOnce() -> io::Result<()> + Send>;
+/// What takes a change of the host back: when told to, or on drop. Made before the change, so that one that stops
+/// half way is taken back as well.
+struct Undo(Option<Box<dyn FnOnce() -> io::Result<()> + Send>>);
+
+impl Undo {
+    fn new(undo: impl FnOnce() -> io::Result<()> + Send + 'static) -> Undo {
+        Undo(Some(Box::new(undo)))
+    }
+
+    fn nothing() -> Undo {
+        Undo(None)
+    }
+
+    fn now(mut self) -> io::Result<()> {
+        self.0.take().map_or(Ok(()), |undo| undo())
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.take().map(|undo| undo()) {
+            eprintln!("lab: a fault could not be undone: {error}");
+        }
+    }
+}
 
 /// A fault in force. Healed by [`Broken::heal`], or on drop.
 #[must_use = "dropping it heals the server"]
 pub struct Broken {
     fault: Fault,
-    undo: Option<Undo>,
+    undo: Undo,
 }
 
 impl Broken {
     /// Takes the cause away. The server is not asked to save: that is its, or bgsafe's, business.
-    pub fn heal(mut self) -> io::Result<()> {
-        self.undo.take().map_or(Ok(()), |undo| undo())
-    }
-}
-
-impl Drop for Broken {
-    fn drop(&mut self) {
-        if let Some(Err(error)) = self.undo.take().map(|undo| undo()) {
-            eprintln!("lab: {:?} could not be undone: {error}", self.fault);
-        }
+    pub fn heal(self) -> io::Result<()> {
+        self.undo.now()
     }
 }
 
@@ -263,59 +225,10 @@ impl std::fmt::Debug for Broken {
     }
 }
 
-/// Kills every child of a server as it appears.
-struct ChildKiller {
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-    site: Site,
-}
-
-impl ChildKiller {
-    fn start(site: &Site) -> io::Result<ChildKiller> {
-        // Microseconds a key: a child of a nearly empty server must live long enough to be seen.
-        site.direct()?.demand(&["CONFIG", "SET", "rdb-key-save-delay", "20000"])?;
-        site.direct()?.demand(&["SET", "bgsafe:lab:seed", "1"])?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (flag, pid) = (stop.clone(), site.pid);
-        let thread = std::thread::spawn(move || {
-            while !flag.load(Acquire) {
-                process::kill_children(pid);
-                std::thread::sleep(Duration::from_millis(4));
-            }
-        });
-        Ok(ChildKiller { stop, thread: Some(thread), site: site.clone() })
-    }
-}
-
-impl Drop for ChildKiller {
-    fn drop(&mut self) {
-        let delay = self.site.direct().and_then(|mut server| {
-            server.demand(&["CONFIG", "SET", "rdb-key-save-delay", "0"])?;
-            // A child that was forked with the old delay would take for ever: it is the last to be killed.
-            process::kill_children(self.site.pid);
-            Ok(())
-        });
-        if let Err(error) = delay {
-            eprintln!("lab: the save delay could not be undone: {error}");
-        }
-        self.stop.store(true, Release);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// One BGSAVE, slowed down so that its child can be found, and killed.
-fn kill_one_save(site: &Site, server: &mut Direct) -> io::Result<()> {
-    server.demand(&["CONFIG", "SET", "rdb-key-save-delay", "10000000"])?;
-    let started = server.command(&["BGSAVE"]);
-    // Read at fork: the child keeps it, later saves do not.
-    server.demand(&["CONFIG", "SET", "rdb-key-save-delay", "0"])?;
-    if let Reply::Error(text) = started? {
-        return Err(io::Error::other(format!("upstream: BGSAVE answered {text}")));
-    }
-    wait_until("the child of BGSAVE to appear", || Ok(process::kill_children(site.pid) > 0))?;
-    wait_until("the child of BGSAVE to end", || Ok(process::children(site.pid).is_empty()))
+fn fail_a_save(server: &mut Direct) -> io::Result<()> {
+    // The reply does not matter: a failed fork answers an error, a failed child a success.
+    server.command(&["BGSAVE"])?;
+    wait_for(server, "rdb_last_bgsave_status", "err")
 }
 
 fn no_child(server: &mut Direct) -> io::Result<bool> {
@@ -339,22 +252,19 @@ fn wait_until(what: &str, mut ready: impl FnMut() -> io::Result<bool>) -> io::Re
     Ok(())
 }
 
-/// Writes until nothing more fits.
-fn fill(ballast: &Path) -> io::Result<()> {
-    use std::io::Write;
-    let mut file = std::fs::File::create(ballast)?;
-    let mut block = vec![0; 1 << 20];
-    while !block.is_empty() {
-        match file.write(&block) {
-            Ok(count) if count == block.len() => {}
-            Ok(_) => block.truncate(block.len() / 2),
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => block.truncate(block.len() / 2),
-            Err(error) => return Err(error),
-        }
+/// Bytes that no compressor makes smaller; the same ones each time.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    let mut noise = Vec::with_capacity(bytes + 8);
+    while noise.len() < bytes {
+        noise.extend(words.next().expect("it does not end"));
     }
-    Ok(())
-}
-
-fn has(program: &str) -> bool {
-    super::find::Places::of_this_process(None).on_path(program).is_some()
+    noise.truncate(bytes);
+    noise
 }

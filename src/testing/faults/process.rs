@@ -10,6 +10,7 @@ use std::process::Command;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::server::{Site, run};
+use super::Undo;
 
 /// Pids of a process's children.
 pub fn children(pid: u32) -> Vec<u32> {
@@ -25,7 +26,12 @@ pub fn children(pid: u32) -> Vec<u32> {
 
 /// Kills the children of this server with SIGKILL; how many there were.
 pub fn kill_children(pid: u32) -> usize {
-    children(pid).into_iter().filter(|&child| signal(child, Signal::KILL)).count()
+    signal_children(pid, Signal::KILL)
+}
+
+/// Sends a signal to each child of this server; how many there were.
+pub fn signal_children(pid: u32, what: Signal) -> usize {
+    children(pid).into_iter().filter(|&child| signal(child, what)).count()
 }
 
 /// Stops a server where it stands, before it is ended.
@@ -45,21 +51,39 @@ fn parent(pid: u32) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// The soft limit of processes of a live server, as text (`unlimited` or a number).
-pub fn nproc_soft(pid: u32) -> io::Result<String> {
-    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
-    let line = limits.lines().find(|line| line.starts_with("Max processes"));
-    let soft = line.and_then(|line| line.split_whitespace().nth(2));
-    soft.map(str::to_owned).ok_or_else(|| io::Error::other("host: no process limit in /proc"))
+/// A limit of a process: its line in `/proc/PID/limits`, its option of prlimit.
+#[derive(Clone, Copy)]
+pub(super) struct Limit(&'static str, &'static str);
+
+/// Processes and threads of the user.
+pub(super) const NPROC: Limit = Limit("Max processes", "nproc");
+/// Bytes of a file.
+pub(super) const FSIZE: Limit = Limit("Max file size", "fsize");
+
+/// Lowers the soft limit of a live server. The hard limit stays as it is, so the server's own user can raise it again.
+pub(super) fn lower(site: &Site, limit: Limit, soft: &str) -> io::Result<Undo> {
+    let before = soft_limit(site.pid, limit)?;
+    let undo = {
+        let site = site.clone();
+        Undo::new(move || set_soft(&site, limit, &before))
+    };
+    set_soft(site, limit, soft)?;
+    Ok(undo)
 }
 
-/// Sets it. The hard limit stays as it is, so the server's own user can raise it again.
-///
+/// As text: `unlimited` or a number.
+fn soft_limit(pid: u32, limit: Limit) -> io::Result<String> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let soft = limits.lines().find_map(|line| line.strip_prefix(limit.0)?.split_whitespace().next());
+    soft.map(str::to_owned)
+        .ok_or_else(|| io::Error::other(format!("host: no {} in /proc/{pid}/limits", limit.0)))
+}
+
 /// The kernel lets only the same user (or CAP_SYS_RESOURCE, which containers' root lacks) change another
 /// process's limits: so this runs `prlimit` as the server's user.
-pub fn set_nproc_soft(site: &Site, soft: &str) -> io::Result<()> {
+fn set_soft(site: &Site, limit: Limit, soft: &str) -> io::Result<()> {
     let mut command = Command::new("prlimit");
-    command.args(["--pid", &site.pid.to_string(), &format!("--nproc={soft}:")]);
+    command.args(["--pid", &site.pid.to_string(), &format!("--{}={soft}:", limit.1)]);
     if let Some(uid) = site.uid {
         command.uid(uid).gid(uid);
     }

@@ -8,7 +8,8 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use super::super::server::run;
+use super::super::server::{Site, run};
+use super::Undo;
 
 /// Each call looks for its flag file: `fail-fork` holds the errno to fail with, `fail-fsync` only has to exist.
 const SOURCE: &str = r#"
@@ -72,8 +73,17 @@ pub fn environment(root: &Path) -> Vec<(&'static str, OsString)> {
     vec![("LD_PRELOAD", root.join("shim.so").into()), ("BGSAFE_SHIM_DIR", root.into())]
 }
 
-/// Raises a flag: from now on the call fails with this errno.
-pub fn raise(root: &Path, flag: &str, errno: i32) -> io::Result<()> {
+/// From now on, and until undone, the call fails with this errno.
+pub(super) fn fail(site: &Site, flag: &'static str, errno: i32) -> io::Result<Undo> {
+    let undo = {
+        let root = site.root.clone();
+        Undo::new(move || lower(&root, flag))
+    };
+    raise(&site.root, flag, errno)?;
+    Ok(undo)
+}
+
+fn raise(root: &Path, flag: &str, errno: i32) -> io::Result<()> {
     // Written aside and renamed: the library never reads half a number.
     let aside = root.join(format!("{flag}.new"));
     std::fs::write(&aside, errno.to_string())?;

@@ -134,6 +134,16 @@ fn a_deleted_directory_is_seen_and_made_again() {
     assert!(matches!(make(&host, me), Err(HostError::Refused { .. })), "a link in its place is left alone");
     fs::remove_file(server.dir()).unwrap();
 
+    let parent = server.dir().parent().unwrap();
+    let aside = parent.with_extension("aside");
+    fs::rename(parent, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, parent).unwrap();
+    let led_astray = make(&host, me);
+    fs::remove_file(parent).unwrap();
+    fs::rename(&aside, parent).unwrap();
+    assert!(led_astray.is_err(), "a link on the way: {led_astray:?}");
+    assert!(!server.dir().exists());
+
     make(&host, me).unwrap();
     let made = fs::metadata(server.dir()).unwrap();
     assert_eq!(((made.uid(), made.gid()), made.mode() & 0o7777), (me, 0o750));

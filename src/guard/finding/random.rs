@@ -137,7 +137,7 @@ prop_compose! {
         look in look(), server in server(), host in host(),
         variant in prop::option::of(prop::sample::select(vec![Variant::Rdb, Variant::Aof])),
         refusal in prop::option::of(prop::sample::select(vec![FULL, EIO, "", ": "]).prop_map(str::to_string)),
-        failures in any::<u32>(), fork_failed in any::<bool>(), oom_kills_before in prop::option::of(any::<u64>()),
+        failures in prop_oneof![0..3u32, any::<u32>()], fork_failed in any::<bool>(), oom_kills_before in prop::option::of(any::<u64>()),
         healthy in prop::option::of((prop::sample::select(vec!["/data", "/", "x"]), prop::option::of((0..3u32, 0..3u32)), prop::option::of(any::<u32>()))),
     ) -> Evidence {
         let healthy = healthy.map(|(dir, owner, mode)| Healthy {

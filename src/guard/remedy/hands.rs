@@ -195,9 +195,6 @@ pub const ROWS: &[Remedy] = &[
     row("sentinel-will-fail-over", "ask Sentinel how long it waits", |_| {
         hand("redis-cli -p 26379 SENTINEL masters | grep -A1 -e flags -e down-after-milliseconds".into())
     }),
-    row("replica-will-abort", "let the replica live on", |e| {
-        hand(format!("{} CONFIG SET replica-ignore-disk-write-errors yes", cli(&e.address)))
-    }),
     row("rewrite-persisted-no", "look into the file", |e| {
         let file = e.server.config_file.known().filter(|file| !file.is_empty());
         hand(format!(
@@ -223,7 +220,6 @@ pub const ROWS: &[Remedy] = &[
     row("fork-slow", "see how long forks take", |e| {
         hand(format!("{} --intrinsic-latency 30", cli(&e.address)))
     }),
-    row("dead-end", "ask for one save", |e| hand(format!("{} BGSAVE", cli(&e.address)))),
     row("unknown", "read the server's log", |e| match e.server.logfile.known().map(String::as_str) {
         Some(file) if file.starts_with('/') => hand(format!("tail -n 50 {}", quoted(file))),
         _ => hand(look_at(e)),

@@ -4,7 +4,7 @@
 //! back to `yes`.
 
 use super::{Consent, Plan, Proof, Reach, Remedy, Step};
-use crate::guard::evidence::{Evidence, Role};
+use crate::guard::evidence::Evidence;
 use crate::guard::finding::aof::rewrite_clears_sync;
 use crate::guard::finding::failing::{since, valkey};
 use crate::guard::finding::memory::{may_protect, proposed_maxmemory};
@@ -46,11 +46,8 @@ pub const ROWS: &[Remedy] = &[
             false => Plan::NotHere,
         }
     }),
-    row("replica-will-abort", "let the replica live on", Consent::Ask, Proof::Reading, |e| {
-        match since(e, 7, 0, 0) && e.look.role.is(Role::Replica) {
-            true => set("replica-ignore-disk-write-errors", "yes"),
-            false => Plan::NotHere,
-        }
+    row("replica-will-abort", "let the replica live on", Consent::Ask, Proof::Reading, |_| {
+        set("replica-ignore-disk-write-errors", "yes")
     }),
     // In two rows: set back while the last save counts as failed, the switch refuses all writes at once.
     row("switch-left-off", "prove a save first", Consent::Ask, Proof::Save, |e| {

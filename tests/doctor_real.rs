@@ -68,7 +68,7 @@ const EXPECTED: &[Expected] = &[
     Expected { fault: Fault::DeadEnd, finding: "child-killed", command: &["BGSAVE"], then: Then::Type },
     Expected { fault: Fault::BreakIn, finding: "break-in-signs", command: &[], then: Then::Heal },
     Expected { fault: Fault::AofFull, finding: "disk-full", command: &["{dir}"], then: Then::Heal },
-    Expected { fault: Fault::AofFsync, finding: "io-error", command: &["dmesg"], then: Then::Heal },
+    Expected { fault: Fault::AofFsync, finding: "aof-fsync-sticky", command: &["appendonly"], then: Then::Heal },
 ];
 
 #[test]

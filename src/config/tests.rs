@@ -113,7 +113,7 @@ fn the_example_file_parses_and_says_the_defaults() {
     let toy = Toy::new().file("./bgsafe.toml", &open).file("/run/secrets/bgsafe-control", "hush\n");
     let Loaded { config, settings, .. } = built(&[], &toy);
     assert!(settings.iter().all(|s| s.origin.starts_with("file ./bgsafe.toml:")), "{settings:?}");
-    assert_eq!(Config { credentials: None, workers: plain.workers, ..config }, plain);
+    assert_eq!(Config { credentials: None, repair_hook: None, workers: plain.workers, ..config }, plain);
 }
 
 #[test]

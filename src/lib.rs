@@ -4,7 +4,7 @@
 //!
 //! | layer | rooms | may import |
 //! |---|---|---|
-//! | L4 surface | [`cli`], [`demo`], `main.rs` | everything below |
+//! | L4 surface | [`cli`], [`doctor`], [`demo`], `main.rs` | everything below |
 //! | L3 shells | [`proxy`], [`session::shell`], [`guard::supervisor`], [`admin`] | L2, L1, L0 |
 //! | L2 ports | [`gate`], [`metrics`], [`control`], [`host`] | L1, L0 |
 //! | L1 cores | [`session`] (core, ledger, state), [`guard`] (incident, evidence, finding, remedy, debt) | L0 |
@@ -24,6 +24,7 @@ pub mod command;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod doctor;
 pub mod gate;
 pub mod guard;
 pub mod host;

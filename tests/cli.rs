@@ -37,7 +37,7 @@ fn help_lists_every_command_and_every_option() {
     let dir = scratch();
     let ran = run(&mut bgsafe(dir.path(), &["--help"]));
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
-    let commands = ["run", "demo", "status", "incidents", "check-config", "completions", "man"];
+    let commands = ["run", "demo", "doctor", "status", "incidents", "check-config", "completions", "man"];
     for word in commands.into_iter().chain(bgsafe::config::options::OPTIONS.iter().map(|row| row.name)) {
         assert!(ran.out.contains(word), "{word}:\n{}", ran.out);
     }

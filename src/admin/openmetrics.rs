@@ -110,7 +110,7 @@ const FAMILIES: [Family; 23] = [
         |s| s.guard.remedies.iter()
             .map(|((finding, result), n)| (labels([("finding", finding.as_str()), ("result", result)]), signed(*n))).collect()),
     family("persistence_headroom", Kind::Bytes, "What the next save would leave of each resource; below zero it would fail. Absent: not known",
-        |s| s.guard.headroom.each().filter_map(|(resource, left)| Some((label("resource", resource), left?))).collect()),
+        |s| s.guard.headroom.each().into_iter().filter_map(|(resource, left)| Some((label("resource", resource), left?))).collect()),
     family("redirects", Kind::Counter, "Moves of the writes to another server, by result",
         |_| each(["ok", "failed"], |result| (label("result", result), 0))),
     family("phase", Kind::Gauge, "1 for the phase the incident is in",

@@ -4,10 +4,10 @@
 //!
 //! | code | means |
 //! |---|---|
-//! | 0 | done; for `status`: no incident is open |
-//! | 1 | failed; for `status`: an incident is open |
+//! | 0 | done; for `status`: no incident is open; for `doctor`: nothing is wrong |
+//! | 1 | failed; for `status`: an incident is open; for `doctor`: something is wrong |
 //! | 2 | the command line, the environment or the file is wrong |
-//! | 3 | no running bgsafe was reached |
+//! | 3 | no running bgsafe was reached; for `doctor`: the server could not be looked at |
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -20,11 +20,12 @@ use crate::config::layers::{Layer, Origin};
 use crate::config::options::Key;
 use crate::config::{self, Loaded, Machine};
 use crate::demo::DemoArgs;
+use crate::doctor::DoctorArgs;
 
 mod flags;
 mod incidents;
 mod log;
-mod paint;
+pub(crate) mod paint;
 mod status;
 
 pub use flags::Flags;
@@ -57,6 +58,9 @@ enum Command {
     Run(Flags),
     /// Break a real server's persistence and watch: with bgsafe in front, and without.
     Demo(DemoArgs),
+    /// Look at a server and its host, say what is wrong or will be, and cure it: exit 0 nothing wrong, 1 findings,
+    /// 3 could not look.
+    Doctor(DoctorArgs),
     /// Show the state of a running bgsafe: exit 0 quiet, 1 an incident is open, 3 not reachable.
     Status(StatusArgs),
     /// List past incidents, or show one with its timeline.
@@ -130,6 +134,7 @@ pub fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(flags) => with_config(flags, serve),
         Command::Demo(args) => crate::demo::run(args),
+        Command::Doctor(args) => crate::doctor::run(args),
         Command::Status(args) => at_admin(&args.at, async |address| status::run(address, &args).await),
         Command::Incidents(args) => {
             let (show, list) = match args.command {
@@ -212,12 +217,12 @@ fn failed(error: &dyn Display) -> ExitCode {
 }
 
 /// To standard output. A reader that left (`| head`) is no error.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// To standard error, in one line that names us.
-fn complain(what: &dyn Display) {
+pub(crate) fn complain(what: &dyn Display) {
     let _ = writeln!(std::io::stderr(), "bgsafe: {what}");
 }

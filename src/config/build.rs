@@ -146,6 +146,25 @@ pub fn admin_address(flags: Layer, file: Option<&Path>, world: &dyn World) -> Re
     })
 }
 
+/// Whom `bgsafe doctor` looks at, as whom, and warnings. Reads the same layers as `run`, but judges these options
+/// only. A URL that was typed stands alone: what file or environment keep for another server is not sent to it,
+/// but for REDISCLI_AUTH, which redis-cli would send too.
+pub fn server(
+    flags: Layer,
+    file: Option<&Path>,
+    world: &dyn World,
+) -> Result<(Address, Option<Credentials>, Vec<String>), ConfigError> {
+    let alone = flags.given(Key::Upstream).is_some() && file.is_none();
+    let words = Words(match alone {
+        true => flags.over(Layer::defaults()),
+        false => merge(flags, file, world)?,
+    });
+    let mut warnings = Vec::new();
+    let server = words.need(Key::Upstream, url::upstream)?;
+    let credentials = credentials(&words, &server, world, &mut warnings)?;
+    Ok((server.address, credentials, warnings))
+}
+
 fn merge(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Layer, ConfigError> {
     let named = file.map(Path::to_path_buf);
     let named = named.or_else(|| world.env("BGSAFE_CONFIG").filter(|p| !p.is_empty()).map(PathBuf::from));

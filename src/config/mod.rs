@@ -27,7 +27,7 @@ mod tests;
 pub mod units;
 pub mod url;
 
-pub use build::{admin_address, load};
+pub use build::{admin_address, load, server};
 pub use machine::Machine;
 
 /// Where something listens or connects.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::evidence::Look;
 use super::incident::Now;
-use super::policy::{CHILD_POLL, LOOK_EVERY, RETRY_MOST, retry_after};
+use super::policy::{CHILD_POLL, LOOK_EVERY, RETRY_FIRST, RETRY_MOST, retry_after};
 
 /// What the server said to BGSAVE.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,10 @@ pub struct Saver {
     denied: bool,
     schedule: bool,
     fork_failed: bool,
+    /// The back-off ended for a remedy's sake already.
+    hoped: bool,
+    /// When we sent our newest BGSAVE.
+    tried_at: Duration,
     /// The child that runs began before the newest remedy.
     older: bool,
 }
@@ -98,10 +102,12 @@ impl Saver {
         self.fork_failed
     }
 
-    /// A remedy was applied: there is a new reason to hope, so the back-off ends, and only a save that
-    /// begins after it proves anything.
+    /// A remedy was applied: there is a new reason to hope. Only a save that begins after it proves anything,
+    /// and for the first remedy's sake the back-off ends; later ones wait for Redis's own pace since the
+    /// newest try.
     pub fn remedied(&mut self) {
-        self.not_before = Duration::ZERO;
+        let again = std::mem::replace(&mut self.hoped, true);
+        self.not_before = if again { self.tried_at + RETRY_FIRST } else { Duration::ZERO };
         self.mark = None;
         self.older = self.ours || self.theirs;
     }
@@ -149,6 +155,7 @@ impl Saver {
     /// What was said to our BGSAVE.
     pub fn said(&mut self, now: Now, reply: &BgsaveReply) {
         self.tries += 1;
+        self.tried_at = now.mono;
         self.poll = CHILD_POLL.0;
         self.running_since = now.mono;
         self.schedule = false;
@@ -319,6 +326,26 @@ mod tests {
         assert_eq!(saver.failures(), 2);
         assert!(matches!(saver.look(at(23_000), &look(23_000, false, false, 900)), Verdict::Wait(_)));
         assert_eq!(saver.look(at(23_100), &look(23_100, false, false, 900)), Verdict::Try(false));
+    }
+
+    /// The newest save may have begun before the remedy; and a row of remedies is no leave for a row of forks.
+    #[test]
+    fn a_remedy_ends_the_back_off_once_and_wants_a_save_of_its_own() {
+        let mut saver = Saver::default();
+        assert_eq!(saver.look(at(5000), &look(5000, false, false, 900)), Verdict::Try(false));
+        saver.said(at(5000), &BgsaveReply::Started);
+        assert!(matches!(saver.look(at(5100), &look(5100, false, false, 900)), Verdict::Wait(_)));
+        saver.remedied();
+        assert_eq!(saver.look(at(5200), &look(5200, false, false, 900)), Verdict::Try(false));
+        saver.said(at(5200), &BgsaveReply::Started);
+        assert!(matches!(saver.look(at(5300), &look(5300, true, false, 900)), Verdict::Running(_)));
+        saver.remedied();
+        assert!(matches!(saver.look(at(6400), &look(6400, true, false, 900)), Verdict::Running(_)));
+        let older = saver.look(at(6500), &look(6500, false, true, 1006));
+        assert!(matches!(older, Verdict::Wait(_)), "it began before the remedy: {older:?}");
+        assert_eq!(saver.look(at(11_200), &look(11_200, false, true, 1006)), Verdict::Try(false));
+        saver.said(at(11_200), &BgsaveReply::Started);
+        assert_eq!(saver.look(at(12_100), &look(12_100, false, true, 1012)), Verdict::Proved);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `local` | does an address lead here? |
 //! | `linux` | /proc, /sys, control groups, the data directory |
 //! | `remote` | a server elsewhere, or a system that is not Linux: everything unknown, every change refused |
 //! | `fake` | a host in memory, for tests |
@@ -12,9 +13,28 @@
 
 use std::sync::Arc;
 
-use crate::config::Address;
 use crate::guard::evidence::{HostFacts, Look, ServerFacts};
 use crate::guard::remedy::Change;
+
+pub use local::is_local;
+
+pub mod fake;
+#[cfg(target_os = "linux")]
+pub mod linux;
+mod local;
+pub mod remote;
+
+/// The host that this process runs on.
+#[cfg(target_os = "linux")]
+pub fn here() -> Arc<dyn Host> {
+    Arc::new(linux::Linux::new())
+}
+
+/// The host that this process runs on: of a system that is not Linux we know nothing.
+#[cfg(not(target_os = "linux"))]
+pub fn here() -> Arc<dyn Host> {
+    Arc::new(remote::Remote::new("this system is not Linux"))
+}
 
 /// Whom to look for.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -91,23 +111,4 @@ pub trait Host: Send + Sync {
 
     /// Makes one change.
     fn apply(&self, change: &Change) -> Result<Applied, HostError>;
-}
-
-/// Stand-in.
-pub fn here() -> Arc<dyn Host> {
-    struct Nowhere;
-    impl Host for Nowhere {
-        fn facts(&self, _: &Asked) -> HostFacts {
-            HostFacts::elsewhere("not looked at")
-        }
-        fn apply(&self, _: &Change) -> Result<Applied, HostError> {
-            Err(HostError::Elsewhere("not looked at".into()))
-        }
-    }
-    Arc::new(Nowhere)
-}
-
-/// Stand-in.
-pub fn is_local(_: &Address) -> bool {
-    true
 }

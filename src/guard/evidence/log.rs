@@ -208,7 +208,7 @@ fn signal(behind: &str) -> LogClass {
 const SERVERS: [&str; 4] = ["redis", "valkey", "keydb", "redict"];
 
 /// Words of a disk or filesystem in trouble.
-const DISK_WORDS: [&str; 10] = [
+const DISK_WORDS: [&str; 11] = [
     "I/O error, dev ",
     "I/O error on dev",
     "critical medium error, dev ",
@@ -218,7 +218,8 @@ const DISK_WORDS: [&str; 10] = [
     "metadata I/O error",
     "log I/O error",
     "BTRFS error",
-    "nfs: server ",
+    "not responding, still trying",
+    "not responding, timed out",
 ];
 
 /// What the kernel's log says of the process `pid`, of servers like it, and of disks: at most the newest twenty
@@ -252,7 +253,10 @@ fn kernel_class(line: &str, pid: u32) -> Option<KernelClass> {
             .any(|word| word.strip_prefix("pid=").is_some_and(|p| p.parse() == Ok(pid)));
         return (own || server(comm)).then_some(KernelClass::LsmDenied);
     }
-    DISK_WORDS.iter().any(|words| line.contains(words)).then_some(KernelClass::IoError)
+    // Drives without a disk in them complain on many hosts.
+    let empty_drive = ["dev fd0", "dev sr0"].iter().any(|drive| line.contains(drive));
+    let disk = !empty_drive && DISK_WORDS.iter().any(|words| line.contains(words));
+    disk.then_some(KernelClass::IoError)
 }
 
 fn cut(text: &str) -> String {
@@ -342,6 +346,9 @@ mod tests {
             ("[ 11.1] audit: type=1400 audit(1:2): apparmor=\"DENIED\" operation=\"mknod\" profile=\"r\" name=\"/d/temp-1.rdb\" pid=99 comm=\"redis-server\"", Some(KernelClass::LsmDenied)),
             ("type=1400 audit(1:2): avc:  denied  { write } for  pid=4711 comm=\"x\" name=\"data\" dev=\"sda1\"", Some(KernelClass::LsmDenied)),
             ("type=1400 audit(1:2): avc:  denied  { write } for  pid=47110 comm=\"httpd\" name=\"data\"", None),
+            ("[ 11.1] blk_update_request: I/O error, dev fd0, sector 0", None),
+            ("[ 11.1] nfs: server db-nfs not responding, still trying", Some(KernelClass::IoError)),
+            ("[ 11.1] nfs: server db-nfs OK", None),
             ("[ 11.1] usb 1-1: new high-speed USB device", None),
         ];
         for (line, class) in table {

@@ -6,12 +6,33 @@
 //! Invariants: a check that lacks its evidence says nothing; `unknown` is found only where saving fails
 //! and no other cause is; the worst comes first.
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Target};
 
+pub use headroom::{Headroom, headroom};
+pub use page::markdown;
 pub use table::CHECKS;
+pub use unseen::unseen;
 
+pub(super) mod aof;
+mod child;
+pub(super) mod failing;
+mod fork;
+mod hazards;
 pub mod headroom;
+pub(super) mod memory;
+mod page;
+mod place;
+pub(super) mod settings;
+mod space;
 mod table;
+mod unseen;
+
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod scenarios;
+#[cfg(test)]
+mod tests;
 
 /// What a check is about. The order is the order of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +95,8 @@ pub enum Source {
 pub struct Hit {
     /// The evidence alone decides; false: it is the likeliest of several.
     pub sure: bool,
+    /// About something else than the row: what is the cause of a failure is in peace the danger of one.
+    pub kind: Option<Kind>,
     /// Worse or better than the row's own severity.
     pub severity: Option<Severity>,
     /// What was seen: numbers, errno texts. Never a key, a value or a secret.
@@ -83,12 +106,24 @@ pub struct Hit {
 impl Hit {
     /// The evidence alone decides.
     pub fn sure(says: impl Into<String>) -> Option<Hit> {
-        Some(Hit { sure: true, severity: None, says: says.into() })
+        Some(Hit { sure: true, kind: None, severity: None, says: says.into() })
     }
 
     /// The likeliest of several.
     pub fn likely(says: impl Into<String>) -> Option<Hit> {
-        Some(Hit { sure: false, severity: None, says: says.into() })
+        Some(Hit { sure: false, kind: None, severity: None, says: says.into() })
+    }
+}
+
+impl Hit {
+    /// About this instead.
+    pub fn kind(self, kind: Kind) -> Hit {
+        Hit { kind: Some(kind), ..self }
+    }
+
+    /// As bad as this instead.
+    pub fn severity(self, severity: Severity) -> Hit {
+        Hit { severity: Some(severity), ..self }
     }
 }
 
@@ -126,9 +161,9 @@ pub struct Found {
 }
 
 impl Found {
-    /// What it is about here.
+    /// What it is about.
     pub fn kind(&self) -> Kind {
-        self.check.kind
+        self.hit.kind.unwrap_or(self.check.kind)
     }
 
     /// How bad it is.
@@ -148,16 +183,26 @@ pub fn check(id: &str) -> Option<&'static Check> {
     CHECKS.iter().find(|check| check.id == id)
 }
 
-/// Everything the evidence shows, worst first: causes before dangers before advice, sure before
-/// likely, then by severity, then in the table's order.
+/// Everything the evidence shows, worst first: signs of a break-in before all, causes before dangers before
+/// advice, sure before likely, then by severity, then in the table's order.
 pub fn diagnose(evidence: &Evidence) -> Vec<Found> {
     let mut found: Vec<Found> =
         CHECKS.iter().filter_map(|check| (check.when)(evidence).map(|hit| Found { check, hit })).collect();
-    let other_cause =
-        |found: &[Found]| found.iter().any(|f| f.check.kind == Kind::Cause && f.check.id != "unknown");
-    if other_cause(&found) {
-        found.retain(|f| f.check.id != "unknown");
+    // What is only said for want of anything better, best last.
+    for id in ["unknown", "dead-end"] {
+        if found.iter().any(|f| f.kind() == Kind::Cause && f.check.id != id) {
+            found.retain(|f| f.check.id != id);
+        }
     }
-    found.sort_by_key(|f| (f.check.kind, !f.hit.sure, f.severity()));
+    found.sort_by_key(|f| (f.check.id != BREAK_IN, f.kind(), !f.hit.sure, f.severity()));
     found
+}
+
+/// The finding under which nothing is repaired.
+pub const BREAK_IN: &str = "break-in-signs";
+
+/// The snapshot goes where only an intruder sends it.
+pub fn break_in(evidence: &Evidence) -> bool {
+    let healthy = evidence.healthy.as_ref().map(super::evidence::Healthy::target);
+    Target::of(&evidence.look).is_some_and(|target| target.is_break_in(healthy.as_ref()))
 }

@@ -14,7 +14,7 @@ use crate::guard::evidence::{Evidence, Healthy, HostFacts, Look, Seen, ServerFac
 use crate::guard::finding::{Found, Kind, Severity, diagnose, headroom::headroom};
 use crate::guard::policy::{CARE_AOF_EVERY, CARE_EVERY, CARE_PATIENCE, CRASHES_MOST};
 use crate::guard::record::{Finding, Phase};
-use crate::guard::remedy::command;
+use crate::guard::remedy::{Step, command};
 
 /// Where it stands.
 #[derive(Debug, Default)]
@@ -52,6 +52,8 @@ pub(super) struct Care {
     failures: u32,
     /// Remedies tried in this incident: finding, and what it does.
     pub(super) tried: Vec<(&'static str, &'static str)>,
+    /// Steps taken, or tried, in this incident.
+    pub(super) steps: Vec<Step>,
     /// Findings the operator's hook was told of.
     pub(super) hooked: Vec<&'static str>,
     /// Findings whose remedy was not allowed, so that each is counted once.
@@ -249,7 +251,7 @@ impl Guard {
     /// Another try could kill the server, or crash another child: only a human's word helps.
     pub(super) fn tries_do_harm(&self) -> bool {
         let harmful = |f: &Found| ["child-oom-killed", "child-crashed"].contains(&f.check.id);
-        let cause = self.care.found.first().is_some_and(|f| f.hit.sure && harmful(f));
+        let cause = self.care.found.first().is_some_and(harmful);
         cause && self.saver.failures() >= CRASHES_MOST
     }
 

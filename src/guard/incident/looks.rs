@@ -267,6 +267,8 @@ impl Guard {
             return;
         }
         let remedy = match self.cause() {
+            // Nothing is tried any more: the human's own save is the proof.
+            Some(cause) if self.tries_do_harm() => format!("{}; then: {} BGSAVE", cause.remedy, self.cli()),
             Some(cause) => cause.remedy,
             None => format!("read the server's log for the cause, then: {} BGSAVE", self.cli()),
         };

@@ -16,6 +16,9 @@ use crate::guard::policy::{CARE_EVERY, REPAIR_PATIENCE};
 use crate::guard::record::Phase;
 use crate::guard::remedy::{Proof, Reach, Remedy, Step, choose, commands};
 
+/// The saver's business, with all its proofs.
+const SAVE: Step = Step::Command(&["BGSAVE"]);
+
 /// A remedy under way.
 #[derive(Debug)]
 pub(super) struct Mending {
@@ -44,30 +47,37 @@ impl Guard {
             (_, Repair::Redis) => Some(Reach::Redis),
             (_, Repair::Host) => Some(Reach::Filesystem),
         };
-        let all = choose(&self.care.found, evidence, Reach::Filesystem, &self.care.tried);
-        let chosen = reach.and_then(|reach| choose(&self.care.found, evidence, reach, &self.care.tried));
-        let chosen = chosen.map(|(remedy, _, steps)| (remedy, steps)).filter(|_| !self.past.frozen);
-        let Some((remedy, steps)) = chosen else {
-            if let Some((remedy, ..)) = all
-                && !self.care.refused.contains(&remedy.finding)
-            {
-                self.care.refused.push(remedy.finding);
-                self.out.push_back(Action::Remedied(remedy.finding, "refused"));
-                let why = match (self.settings.policy, remedy.reach) {
-                    (Policy::Observe, _) => "policy observe",
-                    (Policy::Mitigate | Policy::Hold, Reach::Redis) => "needs --repair redis",
-                    (Policy::Mitigate | Policy::Hold, _) => "needs --repair host",
-                };
-                self.say(now, "remedy not allowed", format!("{}: {}: {why}", remedy.finding, remedy.does));
+        if self.past.frozen {
+            return;
+        }
+        while let Some(reach) = reach
+            && let Some((remedy, _, steps)) = choose(&self.care.found, evidence, reach, &self.care.tried)
+        {
+            self.care.tried.push((remedy.finding, remedy.does));
+            // Two findings may have one cure, and the one cure of the dead end is the save that comes anyway.
+            let known = |step: &Step| self.care.steps.contains(step) || *step == SAVE;
+            if !steps.iter().all(known) {
+                return self.begin_remedy(now, remedy, steps, evidence);
             }
-            return self.hook(evidence, |f| f.kind() == Kind::Cause);
-        };
-        self.begin_remedy(now, remedy, steps, evidence);
+        }
+        if let Some((remedy, ..)) = choose(&self.care.found, evidence, Reach::Filesystem, &self.care.tried)
+            && !self.care.refused.contains(&remedy.finding)
+        {
+            self.care.refused.push(remedy.finding);
+            self.out.push_back(Action::Remedied(remedy.finding, "refused"));
+            let why = match (self.settings.policy, remedy.reach) {
+                (Policy::Observe, _) => "policy observe",
+                (Policy::Mitigate | Policy::Hold, Reach::Redis) => "needs --repair redis",
+                (Policy::Mitigate | Policy::Hold, _) => "needs --repair host",
+            };
+            self.say(now, "remedy not allowed", format!("{}: {}: {why}", remedy.finding, remedy.does));
+        }
+        self.hook(evidence, |f| f.kind() == Kind::Cause);
     }
 
     fn begin_remedy(&mut self, now: Now, remedy: &'static Remedy, steps: Vec<Step>, evidence: &Evidence) {
         let Remedy { finding, does, proof, .. } = *remedy;
-        self.care.tried.push((finding, does));
+        self.care.steps.extend(steps.iter().cloned());
         self.care.patience = now.mono + REPAIR_PATIENCE;
         let back = steps.iter().filter_map(|step| step.back(evidence)).filter_map(|step| words(&step));
         self.care.back.extend(back);

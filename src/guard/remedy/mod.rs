@@ -4,15 +4,20 @@
 //!
 //! Refuses to know: how a step is carried out ([`crate::host`], the control connection).
 //! Invariants: a [`Change`] is the whole list of what bgsafe may ever do to a host; no step deletes
-//! data, restarts or stops the server, empties `save`, lowers `maxmemory` or weakens a security module.
+//! data, restarts or stops the server, empties `save`, lowers `maxmemory` below
+//! what is used, or weakens a security module.
 
 use std::path::PathBuf;
 
 use super::evidence::Evidence;
-use super::finding::Found;
+use super::finding::{BREAK_IN, Found, Kind, break_in};
 
 pub use table::REMEDIES;
 
+mod files;
+mod hands;
+mod kernel;
+mod redis;
 mod table;
 
 /// Where a remedy reaches.
@@ -168,6 +173,7 @@ pub enum Plan {
 }
 
 /// One row of [`REMEDIES`].
+#[derive(Clone, Copy)]
 pub struct Remedy {
     /// The finding it cures.
     pub finding: &'static str,
@@ -192,6 +198,32 @@ pub struct Remedy {
 /// The rows for a finding, in the order in which to try them.
 pub fn remedies(finding: &str) -> impl Iterator<Item = &'static Remedy> {
     REMEDIES.iter().filter(move |remedy| remedy.finding == finding)
+}
+
+/// The first remedy that may be taken without asking: of a cause, Auto, every step of it at most as far as `reach`, and
+/// not yet `tried` (finding and what it does) in this incident. None at all under signs of a break-in.
+pub fn choose<'a>(
+    found: &'a [Found],
+    evidence: &Evidence,
+    reach: Reach,
+    tried: &[(&'static str, &'static str)],
+) -> Option<(&'static Remedy, &'a Found, Vec<Step>)> {
+    if break_in(evidence) || found.iter().any(|found| found.check.id == BREAK_IN) {
+        return None;
+    }
+    let of = |found: &'a Found| remedies(found.check.id).map(move |remedy| (remedy, found));
+    found
+        .iter()
+        .filter(|found| found.kind() == Kind::Cause)
+        .flat_map(of)
+        .filter(|(remedy, _)| remedy.consent == Consent::Auto && remedy.reach <= reach)
+        .filter(|(remedy, _)| !tried.contains(&(remedy.finding, remedy.does)))
+        .find_map(|(remedy, found)| match (remedy.plan)(evidence) {
+            Plan::Steps(steps) if steps.iter().all(|step| step.reach() <= reach) => {
+                Some((remedy, found, steps))
+            }
+            Plan::Steps(_) | Plan::ByHand(_) | Plan::NotHere => None,
+        })
 }
 
 /// What a human types to cure `found`: the first remedy that the evidence allows.
@@ -316,14 +348,4 @@ pub fn quoted(word: &str) -> String {
         true => word.to_string(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
     }
-}
-
-/// The first remedy that agrees by itself. Stand-in.
-pub fn choose<'a>(
-    _found: &'a [Found],
-    _evidence: &Evidence,
-    _reach: Reach,
-    _tried: &[(&'static str, &'static str)],
-) -> Option<(&'static Remedy, &'a Found, Vec<Step>)> {
-    None
 }

@@ -350,6 +350,8 @@ fn many_seeds_converge() {
         plan.extend([(at + 1, Hand::Ill(None)), (at + 1, Hand::Save(true)), (at + 1, Hand::Primary(true))]);
         // An operator who said `no` for ever would hide the rest.
         plan.push((at + 70_000, Hand::SetKnob(true)));
+        // Nor may one who never comes: after two kills for want of memory nothing is tried without them.
+        plan.push((at + 75_000, Hand::Bgsave));
         let exposure_time = Duration::from_secs([3600, 5][rng.below(2) as usize]);
         let policy = if rng.one_in(5) { Policy::Hold } else { Policy::Mitigate };
         let repair = [Repair::Off, Repair::Redis, Repair::Host][rng.below(3) as usize];

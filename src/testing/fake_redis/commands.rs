@@ -245,6 +245,7 @@ impl FakeRedis {
             "dir" => self.dir.clone(),
             "dbfilename" => self.dbfilename.clone(),
             "oom-score-adj" => if self.oom_score_adj { "yes" } else { "no" }.to_string(),
+            "enable-protected-configs" => "yes".to_string(),
             _ if verb == "GET" => return b"*0\r\n".to_vec(),
             _ => {
                 return self

@@ -1,0 +1,197 @@
+//! Proof that a cure worked: a BGSAVE as [`Saver`] judges it, or the signs of the append-only file (all of them:
+//! its write status alone reads `ok` while nothing is persisted, `aof.c:startAppendOnly`).
+//!
+//! Refuses to know: what was cured. Invariants: one BGSAVE of ours a proof, never a second after it failed; every
+//! wait is bounded; `+Background saving started` proves nothing.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::fix::Teller;
+use super::gather::Ward;
+use crate::cli::paint;
+use crate::guard::dialogue::{Answer, Talk};
+use crate::guard::evidence::{Look, ServerFacts};
+use crate::guard::incident::Now;
+use crate::guard::remedy::cli;
+use crate::guard::saver::{BgsaveReply, Saver, Verdict};
+
+/// Between lines about a save that takes long.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+const RECONNECT_EVERY: Duration = Duration::from_secs(1);
+/// Between looks at the append-only file.
+const AOF_EVERY: Duration = Duration::from_millis(500);
+/// The signs must hold for so many looks: fsync comes once a second.
+const AOF_LOOKS: u32 = 4;
+/// A sign that is bad for so long will not turn good by waiting.
+const AOF_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Milliseconds since 1970.
+pub(super) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Has a save made now, and watches it to its end. The error says why it proves nothing.
+pub(super) async fn save(ward: &mut Ward, limit: Duration, teller: &Teller) -> Result<(), String> {
+    let start = Instant::now();
+    let mut saver = Saver::default();
+    let mut run_id = None;
+    // Failures when our BGSAVE was accepted: one more is its own.
+    let mut sent: Option<u32> = None;
+    let mut progress = start + PROGRESS_EVERY;
+    loop {
+        if start.elapsed() >= limit {
+            let ask = format!("{} INFO persistence", cli(&ward.address()));
+            return Err(format!("no save was proved within {limit:?} (--timeout); it may still run: {ask}"));
+        }
+        let look = match ward.talk(Talk::Look).await {
+            Ok(Answer::Looked(look)) => *look,
+            Ok(_) => Look::default(),
+            Err(why) => {
+                saver.lost();
+                teller.line(&format!("      {why}; connecting again"));
+                sleep(RECONNECT_EVERY).await;
+                continue;
+            }
+        };
+        let Some(seen) = look.run_id.known().filter(|_| look.last_save.known().is_some()) else {
+            return Err("INFO does not tell when the last save was, so no save can be proved".into());
+        };
+        if run_id.get_or_insert_with(|| seen.clone()) != seen {
+            return Err("the server was restarted while it saved".into());
+        }
+        let now = Now { mono: start.elapsed(), unix_ms: unix_ms() };
+        let verdict = saver.look(now, &look);
+        if verdict != Verdict::Proved && sent.is_some_and(|before| saver.failures() > before) {
+            return Err("the save failed".into());
+        }
+        match verdict {
+            Verdict::Proved => return Ok(()),
+            Verdict::Running(next) => {
+                if Instant::now() >= progress {
+                    progress = Instant::now() + PROGRESS_EVERY;
+                    tell_progress(ward, start.elapsed(), teller).await;
+                }
+                sleep_until(start + next).await;
+            }
+            Verdict::Wait(next) => sleep_until(start + next).await,
+            Verdict::Try(schedule) => {
+                let Ok(Answer::Bgsave(reply)) = ward.talk(Talk::Bgsave { schedule }).await else {
+                    // It may have been heard: the next look tells, by the server's own counters.
+                    saver.lost();
+                    sent.get_or_insert(saver.failures());
+                    continue;
+                };
+                saver.said(now, &reply);
+                match reply {
+                    BgsaveReply::Started | BgsaveReply::Scheduled => sent = Some(saver.failures()),
+                    BgsaveReply::InProgress | BgsaveReply::OtherChild => {}
+                    BgsaveReply::ForkFailed => {
+                        return Err("the server could not fork (BGSAVE answered a bare ERR)".into());
+                    }
+                    BgsaveReply::Denied(why) => return Err(format!("BGSAVE is not allowed: {why}")),
+                    BgsaveReply::Failed(why) => return Err(format!("BGSAVE answered {why}")),
+                }
+            }
+        }
+    }
+}
+
+async fn tell_progress(ward: &mut Ward, so_far: Duration, teller: &Teller) {
+    let mut facts = ServerFacts::default();
+    if let Ok(info) = ward.info("persistence").await {
+        facts.read_info(&info);
+    }
+    let keys = match (facts.save_keys_done.get(), facts.save_keys_total.get()) {
+        (Some(done), Some(total)) if total > 0 => {
+            format!(", {done} of {total} keys ({} %)", done.saturating_mul(100) / total)
+        }
+        _ => String::new(),
+    };
+    teller.line(&format!("      saving for {}{keys}", paint::seconds(so_far.as_secs())));
+}
+
+/// Waits until every sign of a sound append-only file has held for a while.
+pub(super) async fn aof(ward: &mut Ward, limit: Duration, teller: &Teller) -> Result<(), String> {
+    let start = Instant::now();
+    let (mut held, mut bad_since) = (0, None);
+    loop {
+        let info = ward.info("persistence").await.map_err(|why| why.to_string())?;
+        match sign(&info) {
+            Sign::Good => {
+                bad_since = None;
+                held += 1;
+                if held >= AOF_LOOKS {
+                    return Ok(());
+                }
+            }
+            Sign::Busy => (held, bad_since) = (0, None),
+            Sign::Bad(why) => {
+                held = 0;
+                let since = *bad_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > AOF_PATIENCE {
+                    return Err(why.into());
+                }
+            }
+        }
+        if start.elapsed() >= limit {
+            return Err(format!("the append-only file was not proved within {limit:?} (--timeout)"));
+        }
+        if held == 0 && start.elapsed().as_millis() % 4000 < AOF_EVERY.as_millis() {
+            teller.line("      waiting for the append-only file");
+        }
+        sleep(AOF_EVERY).await;
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Sign {
+    Good,
+    /// A rewrite, or a save that it waits for, runs.
+    Busy,
+    Bad(&'static str),
+}
+
+fn sign(info: &str) -> Sign {
+    let (mut look, mut server) = (Look::default(), ServerFacts::default());
+    look.read_info(info);
+    server.read_info(info);
+    let scheduled = info.lines().any(|line| line.trim_end() == "aof_rewrite_scheduled:1");
+    if server.aof_rewriting.is(true) || scheduled {
+        return Sign::Busy;
+    }
+    let signs = [
+        (server.aof_enabled.is(true), "aof_enabled is not 1"),
+        (look.aof_ok.is(true), "aof_last_write_status is not ok"),
+        (server.aof_rewrite_ok.is(true), "aof_last_bgrewrite_status is not ok"),
+        // Not told before 7.0.
+        (!server.aof_rewrite_failures.is_and(|n| *n > 0), "rewrites of the append-only file go on failing"),
+    ];
+    signs.iter().find(|(good, _)| !good).map_or(Sign::Good, |(_, why)| Sign::Bad(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_single_sign_proves_an_append_only_file() {
+        let good = "aof_enabled:1\r\naof_rewrite_in_progress:0\r\naof_rewrite_scheduled:0\r\n\
+            aof_last_bgrewrite_status:ok\r\naof_last_write_status:ok\r\naof_rewrites_consecutive_failures:0\r\n";
+        assert_eq!(sign(good), Sign::Good);
+        for (from, to, busy) in [
+            ("aof_enabled:1", "aof_enabled:0", false),
+            ("write_status:ok", "write_status:err", false),
+            ("bgrewrite_status:ok", "bgrewrite_status:err", false),
+            ("failures:0", "failures:2", false),
+            ("in_progress:0", "in_progress:1", true),
+            ("scheduled:0", "scheduled:1", true),
+        ] {
+            let sign = sign(&good.replace(from, to));
+            assert_eq!((sign == Sign::Busy, sign == Sign::Good), (busy, false), "{to}: {sign:?}");
+        }
+        assert!(matches!(sign(""), Sign::Bad(_)));
+    }
+}

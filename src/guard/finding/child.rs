@@ -44,7 +44,12 @@ fn killed(e: &Evidence) -> Option<&str> {
     said(e).filter(|line| line.class == LogClass::Signal(9)).map(|line| line.text.as_str())
 }
 
+/// The kernel's log tells of every server of the machine since its boot: where the server's own group counts kills
+/// and has counted none, the line is somebody else's.
 fn oom_line(e: &Evidence) -> Option<&str> {
+    if e.host.cgroup.oom_kills.known().is_some() && kills_risen(e).is_none() {
+        return None;
+    }
     e.host.kernel.known()?.iter().rev().find(|l| l.class == KernelClass::OomKill).map(|l| l.text.as_str())
 }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use bgsafe::guard::evidence::host::{Dump, Limit};
+use bgsafe::guard::evidence::host::{Dump, Limit, NO_LIMIT};
 use bgsafe::guard::evidence::{HostFacts, Reason};
 use bgsafe::guard::remedy::{Change, OVERCOMMIT_FILE, Resource};
 use bgsafe::host::linux::Linux;
@@ -133,6 +133,16 @@ fn a_deleted_directory_is_seen_and_made_again() {
     std::os::unix::fs::symlink("/", server.dir()).unwrap();
     assert!(matches!(make(&host, me), Err(HostError::Refused { .. })), "a link in its place is left alone");
     fs::remove_file(server.dir()).unwrap();
+
+    let parent = server.dir().parent().unwrap();
+    let aside = parent.with_extension("aside");
+    fs::rename(parent, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, parent).unwrap();
+    let led_astray = make(&host, me);
+    fs::remove_file(parent).unwrap();
+    fs::rename(&aside, parent).unwrap();
+    assert!(led_astray.is_err(), "a link on the way: {led_astray:?}");
+    assert!(!server.dir().exists());
 
     make(&host, me).unwrap();
     let made = fs::metadata(server.dir()).unwrap();
@@ -339,6 +349,49 @@ fn overcommit_is_changed_kept_and_put_back() {
     assert_eq!(read(), before);
     assert!(!Path::new(OVERCOMMIT_FILE).exists());
     drop(sysctl);
+
+    let broken = std::panic::catch_unwind(|| {
+        let _sysctl = Sysctl::held();
+        Linux::new().apply(&Change::Overcommit { value, keep: true }).unwrap();
+        panic!("on purpose: a test that breaks off leaves the host as it was");
+    });
+    assert!(broken.is_err());
+    let sysctl = Sysctl::held();
+    assert_eq!((read(), Path::new(OVERCOMMIT_FILE).exists()), (before, false));
+    drop(sysctl);
+}
+
+/// A control group of version 1 for processes; gone with it.
+struct Group(std::path::PathBuf);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The server in it has just ended; the kernel lets go of it a moment later.
+        eventually("the group to be empty", Duration::from_secs(5), || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[test]
+fn a_control_groups_limit_is_seen_changed_and_put_back() {
+    let path = Path::new("/sys/fs/cgroup/pids").join(format!("bgsafe-test-{}", std::process::id()));
+    if !we_are_root() || fs::create_dir(&path).is_err() {
+        return skipped("no control groups of version 1 that we may add to");
+    }
+    let group = Group(path);
+    let server = start(Options::default());
+    fs::write(group.0.join("cgroup.procs"), server.pid().to_string()).unwrap();
+    fs::write(group.0.join("pids.max"), "100").unwrap();
+    let (host, facts) = looked_at(&server);
+    let seen = &facts.cgroup;
+    assert_eq!((seen.pids_path.known(), seen.pids_max.get()), (Some(&group.0), Some(100)), "{seen:?}");
+    assert!(seen.pids_current.is_and(|tasks| (1..100).contains(tasks)), "{seen:?}");
+    let file = group.0.join("pids.max");
+    let applied = host.apply(&Change::CgroupMax { file: file.clone(), value: 200 }).unwrap();
+    assert_eq!(looked_at(&server).1.cgroup.pids_max.get(), Some(200));
+    host.apply(&applied.undo.unwrap()).unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap().trim(), "100");
+    let applied = host.apply(&Change::CgroupMax { file: file.clone(), value: NO_LIMIT }).unwrap();
+    assert_eq!((applied.after.as_str(), fs::read_to_string(&file).unwrap().trim()), ("max", "max"));
 }
 
 /// Ends what it started.

@@ -11,13 +11,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::apply;
+use super::bounds::{forbidden, hopeless};
 use super::gather::{Blind, Ward};
 use super::report;
 use super::{prove, words};
-use crate::cli::paint::{bytes, clean};
+use crate::cli::paint::clean;
 use crate::guard::dialogue::KNOB;
 use crate::guard::evidence::{Evidence, ServerFacts};
-use crate::guard::finding::{BREAK_IN, Found, Headroom, Kind, break_in, diagnose, headroom};
+use crate::guard::finding::{Found, Kind, diagnose};
 use crate::guard::remedy::{Consent, Plan, Proof, Remedy, Step, cli, remedies};
 
 /// Something that was tried.
@@ -86,20 +87,6 @@ impl Teller {
         heard.is_ok() && ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str())
     }
 }
-
-/// Why nothing may be touched now.
-pub(super) fn forbidden(e: &Evidence, found: &[Found]) -> Option<&'static str> {
-    if break_in(e) || found.iter().any(|f| f.check.id == BREAK_IN) {
-        return Some(
-            "signs of a break-in: nothing is changed and nothing is saved, because a save is what the intruder \
-             waits for; keep the evidence, close the hole, then decide by hand",
-        );
-    }
-    e.look.loading.is(true).then_some("the data set is still being loaded: nothing is changed; come again")
-}
-
-/// Findings for which one more save is a danger of its own.
-const NO_BARE_SAVE: [&str; 3] = ["child-oom-killed", "child-crashed", "child-hung"];
 
 /// See the module's page.
 pub(super) async fn fix(
@@ -202,8 +189,13 @@ async fn offer(
 ) -> bool {
     let (id, reach) = (finding.check.id, words::reach(remedy.reach));
     teller.line(&format!("fix   {id}: {} (reaches {reach}; to undo: {})", remedy.does, remedy.undo));
-    for step in steps {
-        let (thing, before, after) = apply::preview(step, e, ward).await;
+    for (at, step) in steps.iter().enumerate() {
+        let (thing, mut before, after) = apply::preview(step, e, ward).await;
+        // An option that is set twice starts the second time where the first leaves it.
+        let earlier = steps[..at].iter().rev().find(|earlier| same_option(earlier, step));
+        if let Some(Step::Config { value, .. }) = earlier {
+            before = Some(value.clone());
+        }
         if !thing.is_empty() {
             let before = before.unwrap_or_else(|| "not known".into());
             teller.line(&format!("      {thing}: {before} \u{2192} {after}"));
@@ -326,18 +318,6 @@ async fn switch_may_move(
     }
 }
 
-/// Why one more save would harm, or cannot succeed.
-fn hopeless(e: &Evidence, found: &[Found]) -> Option<String> {
-    if let Some(danger) = found.iter().find(|f| NO_BARE_SAVE.contains(&f.check.id)) {
-        return Some(format!("{}: {}", danger.check.id, danger.check.cure));
-    }
-    let Headroom { disk, cgroup, .. } = headroom(e);
-    let lacks = [(disk, "the disk"), (cgroup, "the control group")];
-    let (lack, whose) =
-        lacks.into_iter().find_map(|(left, whose)| Some((left.filter(|n| *n < 0)?, whose)))?;
-    Some(format!("{whose} lacks {} for it; make room first", bytes(lack.unsigned_abs())))
-}
-
 /// The last save failed, and perhaps nothing is wrong any more: one BGSAVE tells, and is the whole cure.
 async fn bare_save(
     ward: &mut Ward,
@@ -355,15 +335,15 @@ async fn bare_save(
     let cause = found.iter().find(|f| f.kind() == Kind::Cause);
     let does = "save now: the last save failed, and only a good one opens writes again";
     let mut fixed = Fixed { finding: cause.map(|f| f.check.id), does, ..Fixed::default() };
+    let id = fixed.finding.unwrap_or("the failed save");
+    teller.line(&format!("fix   {id}: {does}"));
     if let Some(why) = hopeless {
         not_made(&mut fixed, format!("no save is tried: {why}"), teller);
         run.proved = Some(false);
         run.fixed.push(fixed);
         return;
     }
-    let id = fixed.finding.unwrap_or("the failed save");
     let command = format!("{} BGSAVE", cli(&e.address));
-    teller.line(&format!("fix   {id}: {does}"));
     teller.line(&format!("      $ {command}"));
     if !teller.yes {
         ward.hang_up();
@@ -379,19 +359,6 @@ async fn bare_save(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::evidence::Fact;
-
-    #[test]
-    fn nothing_is_touched_under_break_in_signs_or_while_loading() {
-        let mut e = Evidence::default();
-        assert_eq!(forbidden(&e, &[]), None);
-        e.look.loading = Fact::Known(true);
-        assert!(forbidden(&e, &[]).is_some_and(|why| why.contains("loaded")));
-        e.look.dir = Fact::Known("/etc/cron.d".into());
-        e.look.dbfilename = Fact::Known("dump.rdb".into());
-        assert!(forbidden(&e, &[]).is_some_and(|why| why.contains("break-in")));
-    }
-
     #[test]
     fn a_plan_that_only_saves_is_left_for_the_end_and_the_switch_is_known_by_name() {
         assert!(is_save(&Step::Command(&["BGSAVE"])) && !is_save(&Step::Command(&["BGREWRITEAOF"])));

@@ -7,6 +7,7 @@
 //! | `unseen` | what could not be seen, and the right that would help |
 //! | `report`, `text` | the findings as data and JSON, and on a terminal |
 //! | `fix`, `apply`, `prove` | asking, changing, proving |
+//! | `bounds` | what must not be done |
 //! | `explain` | the tables, printed |
 //! | `words` | the tables' enums in words |
 //!
@@ -28,6 +29,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 mod apply;
+mod bounds;
 mod explain;
 mod fix;
 mod gather;
@@ -198,7 +200,7 @@ async fn examine(args: &DoctorArgs, endpoint: Endpoint) -> Result<ExitCode, Blin
         fix::fix(&mut ward, evidence, &args.only, args.timeout, &teller).await?;
     let after = ward.look().await?;
     let mut report = reported(&ward, &after);
-    let untouched = fixed.is_empty();
+    let untouched = fixed.iter().all(|fixed| fixed.changes.is_empty());
     report.fixed = fixed;
     report.proved = proved;
     match (args.json, untouched) {

@@ -2,7 +2,7 @@
 //! its write status alone reads `ok` while nothing is persisted, `aof.c:startAppendOnly`).
 //!
 //! Refuses to know: what was cured. Invariants: one BGSAVE of ours a proof, never a second after it failed; every
-//! wait is bounded; `+Background saving started` proves nothing.
+//! wait is bounded; no save goes where only an intruder sends it; `+Background saving started` proves nothing.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use super::fix::Teller;
 use super::gather::Ward;
 use crate::cli::paint;
 use crate::guard::dialogue::{Answer, Talk};
-use crate::guard::evidence::{Look, ServerFacts};
+use crate::guard::evidence::{Look, ServerFacts, Target};
 use crate::guard::incident::Now;
 use crate::guard::remedy::cli;
 use crate::guard::saver::{BgsaveReply, Saver, Verdict};
@@ -78,6 +78,10 @@ pub(super) async fn save(ward: &mut Ward, limit: Duration, teller: &Teller) -> R
             }
             Verdict::Wait(next) => sleep_until(start + next).await,
             Verdict::Try(schedule) => {
+                // Whoever was asked may have taken his time: the target is looked at again, just before.
+                if Target::of(&look).is_some_and(|target| target.is_break_in(None)) {
+                    return Err("the snapshot's target was moved to where only an intruder sends it".into());
+                }
                 let Ok(Answer::Bgsave(reply)) = ward.talk(Talk::Bgsave { schedule }).await else {
                     // It may have been heard: the next look tells, by the server's own counters.
                     saver.lost();

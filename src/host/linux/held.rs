@@ -74,11 +74,20 @@ impl Held {
 
     /// Opens an absolute path as the process would, inside its root.
     pub fn open_inside(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        self.resolve(path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    }
+
+    /// … and over no symbolic link at all: a path that the kernel told has none, and who has put one there since
+    /// wants us elsewhere.
+    pub fn open_straight(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        self.resolve(path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS)
+    }
+
+    fn resolve(&self, path: &Path, flags: OFlags, inside: ResolveFlags) -> io::Result<OwnedFd> {
         let root = openat(&self.proc, "root", DIR | OFlags::PATH, Mode::empty())?;
         let path = path.strip_prefix("/").map_err(|_| io::Error::other("not an absolute path"))?;
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let flags = flags | OFlags::CLOEXEC;
-        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         match openat2(&root, path, flags, Mode::empty(), inside) {
             // Linux before 5.6, or a container's filter of system calls.
             Err(Errno::NOSYS | Errno::PERM) => step_by_step(root, path, flags),
@@ -128,4 +137,47 @@ pub fn reopen(fd: &OwnedFd) -> io::Result<std::fs::File> {
 fn below(link: &Path, root: &Path) -> Option<PathBuf> {
     let rest = link.strip_prefix(root).ok()?;
     Some(Path::new("/").join(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, PID};
+    use super::*;
+
+    #[test]
+    fn no_link_leads_out_of_the_processs_root() {
+        let at = Fixture::new();
+        at.write("/secret/file", "outside");
+        at.write("/rootfs/secret/file", "inside, and longer");
+        at.write("/rootfs/plain/file", "");
+        at.link("/rootfs/absolute", Path::new("/secret"));
+        at.link("/rootfs/relative", Path::new("../secret"));
+        at.link("/rootfs/last", Path::new("/plain/file"));
+        let held = Held::open(&Tree::at(&at.path("/")), PID).unwrap();
+        let size = |opened: io::Result<OwnedFd>| opened.ok().map(|fd| fstat(fd).unwrap().st_size);
+        let stepped = |path: &Path| {
+            let root = openat(CWD, at.path("/rootfs"), DIR | OFlags::PATH, Mode::empty()).unwrap();
+            step_by_step(root, path.strip_prefix("/").unwrap(), OFlags::PATH).and_then(|fd| {
+                match fstat(&fd)?.st_mode & 0o170_000 {
+                    0o120_000 => Err(io::Error::other("a link itself")),
+                    _ => Ok(fd),
+                }
+            })
+        };
+        for (path, inside, straight) in [
+            ("/plain/file", Some(0), Some(0)),
+            ("/absolute/file", Some(18), None),
+            ("/relative/file", Some(18), None),
+            ("/../secret/file", Some(18), Some(18)),
+            ("/last", Some(0), None),
+            ("/missing", None, None),
+        ] {
+            let path = Path::new(path);
+            assert_eq!(size(held.open_inside(path, OFlags::PATH)), inside, "{path:?}");
+            assert_eq!(size(held.open_straight(path, OFlags::PATH)), straight, "{path:?} straight");
+            let dots = path.components().any(|part| part == Component::ParentDir);
+            assert_eq!(size(stepped(path)), straight.filter(|_| !dots), "{path:?} step by step");
+        }
+        assert!(held.open_inside(Path::new("relative"), OFlags::PATH).is_err());
+    }
 }

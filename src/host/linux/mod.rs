@@ -137,6 +137,7 @@ impl Host for Linux {
     }
 
     fn apply(&self, change: &Change) -> Result<Applied, HostError> {
-        change::apply(&self.tree, *self.seen(), change)
+        let seen = *self.seen();
+        change::apply(&self.tree, seen, change)
     }
 }

@@ -99,6 +99,10 @@ fn opened(
         Err(error) => place.owner = unknown(&error.into(), "the server's directory"),
     }
     match fstatvfs(fd) {
+        // A filesystem that counts nothing says zero of all, which is not full.
+        Ok(vfs) if vfs.f_blocks == 0 || vfs.f_frsize == 0 => {
+            place.read_only = Fact::Known(vfs.f_flag.contains(StatVfsMountFlags::RDONLY));
+        }
         Ok(vfs) => {
             let bytes = |blocks: u64| Fact::from(blocks.checked_mul(vfs.f_frsize));
             place.free = bytes(vfs.f_bavail);

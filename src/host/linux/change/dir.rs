@@ -37,6 +37,8 @@ pub fn chown(
     fchown(&fd, Some(owner.0), Some(owner.1))?;
     let after = fstat(&fd)?;
     if (after.st_uid, after.st_gid) != (uid, gid) {
+        let old = (Uid::from_raw(before.st_uid), Gid::from_raw(before.st_gid));
+        let _ = fchown(&fd, Some(old.0), Some(old.1));
         return Err(Stop::Refused(format!("reads back as {}", owned(&after))));
     }
     let undo = Change::Chown { pid, dir: dir.into(), uid: before.st_uid, gid: before.st_gid };
@@ -77,7 +79,7 @@ pub fn make(
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
         return Err(Stop::Refused("not a path with a parent".into()));
     };
-    let parent = held.open_inside(parent, OFlags::PATH | OFlags::DIRECTORY)?;
+    let parent = held.open_straight(parent, OFlags::PATH | OFlags::DIRECTORY)?;
     match mkdirat(&parent, name, Mode::RWXU) {
         Ok(()) => {}
         Err(Errno::EXIST) => {
@@ -92,15 +94,15 @@ pub fn make(
         }
         Err(error) => return Err(error.into()),
     }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(&parent, name, flags, Mode::empty())?;
+    let made = fstat(&fd)?;
+    // Where others may rename, what stands there now need not be what we made.
+    let ours = made.st_uid == rustix::process::geteuid().as_raw() && made.st_mode & 0o077 == 0;
+    if !ours || !is_empty(&fd)? {
+        return Err(Stop::Moved(format!("{} was replaced", dir.display())));
+    }
     let fill = || -> Result<Stat, Stop> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&parent, name, flags, Mode::empty())?;
-        let made = fstat(&fd)?;
-        // Where others may rename, what stands there now need not be what we made.
-        let ours = made.st_uid == rustix::process::geteuid().as_raw() && made.st_mode & 0o077 == 0;
-        if !ours || !is_empty(&fd)? {
-            return Err(Stop::Moved(format!("{} was replaced", dir.display())));
-        }
         fchown(&fd, Some(owner), Some(group))?;
         fchmod(&fd, bits)?;
         Ok(fstat(&fd)?)
@@ -111,7 +113,7 @@ pub fn make(
             Ok(Done { before: "deleted".into(), after, undo: None })
         }
         Err(stop) => {
-            // Only an empty one goes; what is not empty is not ours.
+            // The one we made, and only while it is empty.
             let _ = unlinkat(&parent, name, AtFlags::REMOVEDIR);
             Err(stop)
         }

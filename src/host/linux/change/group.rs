@@ -30,20 +30,35 @@ pub fn max(tree: &Tree, file: &Path, value: u64) -> Result<Done, Stop> {
         return Err(Stop::Refused(format!("{} is reached over a link", file.display())));
     }
     let before = value_of(cgroup::limit(tree, file))?;
-    let word = match (value, name) {
-        (NO_LIMIT, "memory.limit_in_bytes") => "-1".into(),
-        (NO_LIMIT, _) => "max".into(),
-        (value, _) => value.to_string(),
+    // Below what is used the kernel makes room by killing: also when an old limit is put back.
+    let used = match name {
+        "memory.max" => value_of(tree.number::<u64>(file.with_file_name("memory.current")))?,
+        "memory.limit_in_bytes" => {
+            value_of(tree.number::<u64>(file.with_file_name("memory.usage_in_bytes")))?
+        }
+        _ => 0,
     };
-    write_setting(tree, file, &word)?;
+    if value < used {
+        return Err(Stop::Refused(format!("the group uses {used} already")));
+    }
+    write_setting(tree, file, &as_written(value, name))?;
     let after = value_of(cgroup::limit(tree, file))?;
     // The kernel rounds memory down to whole pages.
     let off_by = value.abs_diff(after);
     if off_by >= 65_536 || (name == "pids.max" && off_by > 0) {
+        let _ = write_setting(tree, file, &as_written(before, name));
         return Err(Stop::Refused(format!("reads back as {after}")));
     }
     let undo = Change::CgroupMax { file: file.into(), value: before };
     Ok(Done { before: told(before), after: told(after), undo: Some(undo) })
+}
+
+fn as_written(value: u64, name: &str) -> String {
+    match (value, name) {
+        (NO_LIMIT, "memory.limit_in_bytes") => "-1".into(),
+        (NO_LIMIT, _) => "max".into(),
+        (value, _) => value.to_string(),
+    }
 }
 
 fn told(value: u64) -> String {

@@ -24,14 +24,18 @@ const OURS: &str = "# Written by bgsafe: with 0 or 2 the server may not fork to 
 const THP_WORDS: &[&str] = &["always", "madvise", "never"];
 const THP_DEFRAG_WORDS: &[&str] = &["always", "defer", "defer+madvise", "madvise", "never"];
 
-/// `vm.overcommit_memory`. A file of ours goes when the value is not to last: it says another one.
+/// `vm.overcommit_memory`. A file of ours goes when the value is not to last: it says another one. A stranger's
+/// under its name is left alone, and does not keep us from putting a value back.
 pub fn overcommit(tree: &Tree, value: u8, keep: bool) -> Result<Done, Stop> {
     if value > 2 {
         return Err(Stop::Refused(format!("{value} is none of 0, 1, 2")));
     }
     let before = value_of(memory::overcommit(tree))?;
     let file = tree.path(OVERCOMMIT_FILE);
-    let kept = kept(&file)?;
+    let kept = match kept(&file) {
+        Err(_) if !keep => None,
+        kept => kept?,
+    };
     let text = format!("{OURS}\nvm.overcommit_memory = {value}\n");
     // The file first: when it fails nothing has changed yet.
     let replaced = match (keep, &kept) {
@@ -148,12 +152,14 @@ pub fn limit(
     let bound = |value: u64| (value != NO_LIMIT).then_some(value);
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let raw = raw.ok_or_else(|| Stop::Moved(format!("{pid} is no process")))?;
-    rustix::process::prlimit(Some(raw), kind, Rlimit { current: bound(soft), maximum: bound(hard) })?;
+    let old =
+        rustix::process::prlimit(Some(raw), kind, Rlimit { current: bound(soft), maximum: bound(hard) })?;
     let after = value_of(read())?;
     if held.start().ok() != Some(start) {
         return Err(Stop::Moved(format!("process {pid} ended meanwhile")));
     }
     if after != (Limit { soft, hard }) {
+        let _ = rustix::process::prlimit(Some(raw), kind, old);
         return Err(Stop::Refused(format!("reads back as {}", told(after))));
     }
     let undo = Change::Limit { pid, resource, soft: before.soft, hard: before.hard };

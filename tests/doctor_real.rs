@@ -432,3 +432,34 @@ fn a_full_pids_group_is_not_bgsafes_to_raise() {
     let score = lab.judge();
     lab.assert_perfect(&score);
 }
+
+/// A save that worked there would be the intruder's: whatever bgsafe may do, it makes none possible.
+#[test]
+fn an_intruders_directory_is_not_opened() {
+    use std::os::unix::fs::MetadataExt;
+    let fault = Fault::BreakIn;
+    if skipped(fault) {
+        return;
+    }
+    let mut lab = Lab::new(fault.options(&program()), &["--repair", "host", "--hold-time", "300ms"]);
+    lab.write();
+    let site = lab.server.site().clone();
+    let broken = fault.strike(&site).unwrap();
+    let target = site.root.join("home/.ssh");
+    let before = std::fs::metadata(&target).map(|meta| (meta.uid(), meta.mode())).unwrap();
+    std::thread::sleep(NOTHING_HAPPENS);
+    assert_eq!(std::fs::metadata(&target).map(|meta| (meta.uid(), meta.mode())).unwrap(), before);
+    assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0, "nothing was saved there");
+    let dir = lab.server.direct().unwrap().config("dir").unwrap();
+    assert_eq!(dir.as_deref(), target.to_str(), "it is evidence");
+    let incident = lab.bgsafe.incidents().unwrap().into_iter().next().expect("an incident is open");
+    finding_of(&incident, "break-in-signs");
+    let findings = incident["findings"].as_array().into_iter().flatten();
+    for finding in findings {
+        assert_eq!(finding["applied"], false, "{incident:#}");
+        eprintln!("TOLD {} | {}", finding["id"], finding["remedy"]);
+    }
+    broken.heal().unwrap();
+    let score = lab.judge();
+    lab.assert_honest(&score);
+}

@@ -32,6 +32,7 @@ fn asked(server: &Server) -> Asked {
     let mut direct = server.direct().unwrap();
     let number = |text: Option<String>| text.and_then(|text| text.trim().parse().ok());
     Asked {
+        last_save: None,
         local: true,
         process_id: number(direct.info("process_id").unwrap()),
         uptime_secs: number(direct.info("uptime_in_seconds").unwrap()),

@@ -74,15 +74,7 @@ impl Ward {
         let answer = self.talk(Talk::Inquire { own }).await.map_err(|why| self.blind(&why))?;
         let Answer::Inquired(told) = answer else { return Ok(Evidence::default()) };
         let (look, server) = *told;
-        let asked = Asked {
-            local: false,
-            process_id: server.process_id.get(),
-            uptime_secs: server.uptime_secs.get(),
-            tcp_port: server.tcp_port.get(),
-            dir: look.dir.known().cloned(),
-            dbfilename: look.dbfilename.known().cloned(),
-            logfile: server.logfile.known().cloned(),
-        };
+        let asked = Asked::new(&look, &server, false);
         let host = self.host_facts(asked).await;
         Ok(Evidence { address: self.address(), look, server, host, ..Evidence::default() })
     }

@@ -53,6 +53,8 @@ pub struct Asked {
     pub dbfilename: Option<String>,
     /// CONFIG GET logfile; empty: standard output.
     pub logfile: Option<String>,
+    /// Unix seconds of the newest good save: what the kernel said before it is no news.
+    pub last_save: Option<u64>,
 }
 
 impl Asked {
@@ -66,6 +68,7 @@ impl Asked {
             dir: look.dir.known().cloned(),
             dbfilename: look.dbfilename.known().cloned(),
             logfile: server.logfile.known().cloned(),
+            last_save: look.last_save.get(),
         }
     }
 }

@@ -26,7 +26,9 @@ pub struct HostFacts {
     pub place: Place,
     /// What the server's log says since its newest good save, oldest first.
     pub log: Fact<Vec<LogLine>>,
-    /// What the kernel's log says of this process and of disks, oldest first.
+    /// The newest child that the server's log tells of, as the server's own namespace counts it.
+    pub saver: Fact<u32>,
+    /// What the kernel's log says of this process and of disks since the newest good save, oldest first.
     pub kernel: Fact<Vec<KernelLine>>,
     /// We are root here and may write kernel settings.
     pub root: Fact<bool>,

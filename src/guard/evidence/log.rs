@@ -189,6 +189,13 @@ pub fn read_log(text: &str) -> Vec<LogLine> {
     newest(lines)
 }
 
+/// The newest child that a server's log tells of (`rdb.c:rdbSaveBackground`).
+pub fn read_saver(text: &str) -> Option<u32> {
+    text.lines()
+        .rev()
+        .find_map(|line| line.split_once("Background saving started by pid ")?.1.trim().parse().ok())
+}
+
 fn read_line(line: &str) -> Option<LogLine> {
     ROWS.iter().find_map(|row| {
         let text = &line[line.find(row.core)?..];
@@ -271,6 +278,12 @@ fn newest<T>(mut lines: Vec<T>) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_child_is_the_one_that_counts() {
+        let text = "1:M * Background saving started by pid 7\n1:M * Background saving started by pid 9\nx\n";
+        assert_eq!((read_saver(text), read_saver("started by pid")), (Some(9), None));
+    }
 
     #[test]
     fn each_version_says_it_in_its_own_words() {

@@ -19,6 +19,8 @@ pub const CHILD_OOM_KILLED: Check = Check {
             (Some(said), None, Some(n)) if e.seen.oom_kills_before.is_some() => {
                 cause(&format!("{said}; the memory controller killed {n} more in this incident"))
             }
+            // The kernel's log can be read, and does not know of this child.
+            (Some(_), None, _) if child(e).is_some() && e.host.kernel.known().is_some() => None,
             (Some(said), None, Some(n)) => {
                 Hit::likely(format!("{said}; the memory controller has killed {n} so far"))
             }
@@ -44,13 +46,17 @@ fn killed(e: &Evidence) -> Option<&str> {
     said(e).filter(|line| line.class == LogClass::Signal(9)).map(|line| line.text.as_str())
 }
 
-/// The kernel's log tells of every server of the machine since its boot: where the server's own group counts kills
-/// and has counted none, the line is somebody else's.
+/// The child whose end is in question, where the kernel counts processes as the server does.
+fn child(e: &Evidence) -> Option<u32> {
+    e.host.saver.get().filter(|_| e.host.process.container.is(false))
+}
+
+/// A kill of that very child; where it cannot be told apart, of any server.
 fn oom_line(e: &Evidence) -> Option<&str> {
-    if e.host.cgroup.oom_kills.known().is_some() && kills_risen(e).is_none() {
-        return None;
-    }
-    e.host.kernel.known()?.iter().rev().find(|l| l.class == KernelClass::OomKill).map(|l| l.text.as_str())
+    let own = child(e).map(|pid| format!("rocess {pid} "));
+    let is_it = |text: &str| own.as_ref().is_none_or(|own| text.contains(own));
+    let mut lines = e.host.kernel.known()?.iter().rev();
+    lines.find(|l| l.class == KernelClass::OomKill && is_it(&l.text)).map(|l| l.text.as_str())
 }
 
 /// Kills since the incident began; without that record those ever. None: none.

@@ -144,6 +144,7 @@ impl Fixture {
 
     pub fn asked() -> Asked {
         Asked {
+            last_save: None,
             local: true,
             process_id: Some(PID.into()),
             uptime_secs: Some(100),

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
-use crate::guard::evidence::log::{KernelLine, LogLine, read_kernel, read_log};
+use crate::guard::evidence::log::{KernelLine, LogLine, read_kernel, read_log, read_saver};
 use crate::guard::evidence::{Fact, Reason};
 
 use super::held::{Held, reopen};
@@ -23,11 +23,20 @@ const LOG_BYTES_MAX: u64 = 256 << 10;
 const KERNEL_BYTES_MAX: usize = 1 << 20;
 /// A record of /dev/kmsg is never longer (`printk.c:PRINTK_MESSAGE_MAX`).
 const RECORD_BYTES_MAX: usize = 8 << 10;
+/// LASTSAVE counts whole seconds, and so does the time of the boot.
+const CLOCK_SLACK_SECS: u64 = 2;
 /// More than any ring holds: a kernel that talks faster than we read does not keep us.
 const RECORDS_MAX: usize = 100_000;
 
-/// The server's log. `logfile` as CONFIG GET says it; empty: its standard output.
-pub fn server(tree: &Tree, held: &Held, pid: u32, logfile: Option<&str>) -> Fact<Vec<LogLine>> {
+/// The server's log, and the newest child it tells of. `logfile` as CONFIG GET says it; empty: its standard output.
+pub fn server(tree: &Tree, held: &Held, pid: u32, logfile: Option<&str>) -> (Fact<Vec<LogLine>>, Fact<u32>) {
+    match server_text(tree, held, pid, logfile) {
+        Fact::Known(text) => (Fact::Known(read_log(&text)), read_saver(&text).into()),
+        Fact::Unknown(reason) => (Fact::Unknown(reason.clone()), Fact::Unknown(reason)),
+    }
+}
+
+fn server_text(tree: &Tree, held: &Held, pid: u32, logfile: Option<&str>) -> Fact<String> {
     let what = "the server's log";
     let fd = match logfile {
         None => return Fact::UNKNOWN,
@@ -51,14 +60,15 @@ pub fn server(tree: &Tree, held: &Held, pid: u32, logfile: Option<&str>) -> Fact
         Err(error) => return unknown(&error, what),
     }
     match reopen(&fd).and_then(|file| tail(file, LOG_BYTES_MAX)) {
-        Ok(text) => Fact::Known(read_log(&text)),
+        Ok(text) => Fact::Known(text),
         Err(error) => unknown(&error, what),
     }
 }
 
-/// The kernel's log.
-pub fn kernel(tree: &Tree, pid: u32) -> Fact<Vec<KernelLine>> {
-    match records(&tree.path("/dev/kmsg")) {
+/// The kernel's log since the newest good save; all of it when that, or the time of the boot, is not known.
+pub fn kernel(tree: &Tree, pid: u32, last_save: Option<u64>) -> Fact<Vec<KernelLine>> {
+    let since = last_save.zip(booted(tree)).map(|(save, boot)| save.saturating_sub(boot + CLOCK_SLACK_SECS));
+    match records(&tree.path("/dev/kmsg"), since.unwrap_or(0).saturating_mul(1_000_000)) {
         Ok(text) => Fact::Known(read_kernel(&text, pid)),
         Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
             Fact::Unknown(Reason::Denied(format!("/dev/kmsg: {error}")))
@@ -84,8 +94,13 @@ fn tail(mut file: std::fs::File, bytes_max: u64) -> io::Result<String> {
     })
 }
 
-/// One read gives one record; without blocking it ends where the kernel has nothing newer.
-fn records(path: &Path) -> io::Result<String> {
+/// Unix seconds (`btime` of /proc/stat).
+fn booted(tree: &Tree) -> Option<u64> {
+    tree.text("/proc/stat").known()?.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
+}
+
+/// Those from `since_usec` after the boot on. One read gives one record; without blocking it ends where the kernel has nothing newer.
+fn records(path: &Path, since_usec: u64) -> io::Result<String> {
     let mut file = open(path)?;
     let (mut bytes, mut record) = (Vec::new(), vec![0; RECORD_BYTES_MAX]);
     for _ in 0..RECORDS_MAX {
@@ -106,13 +121,15 @@ fn records(path: &Path) -> io::Result<String> {
     }
     let from = bytes.len().saturating_sub(KERNEL_BYTES_MAX);
     let text = String::from_utf8_lossy(&bytes[from..]).into_owned();
+    let message = |line| message(line, since_usec);
     Ok(text.lines().filter_map(message).map(|line| format!("{line}\n")).collect())
 }
 
 /// `6,1234,5678901,-;text`; lines that begin with a blank are a record's dictionary.
-fn message(line: &str) -> Option<&str> {
+fn message(line: &str, since_usec: u64) -> Option<&str> {
     let (head, text) = line.split_once(';')?;
-    head.starts_with(|c: char| c.is_ascii_digit()).then_some(text)
+    let at: u64 = head.split(',').nth(2)?.parse().ok()?;
+    (at >= since_usec).then_some(text)
 }
 
 #[cfg(test)]
@@ -125,10 +142,11 @@ mod tests {
         let path = dir.path().join("kmsg");
         std::fs::write(
             &path,
-            "4,1,2,-;Out of memory: Killed process 7\n SUBSYSTEM=x;y\n6,2,3,-;a;b\ngarbage\n",
+            "4,1,2,-;Out of memory: Killed process 7\n SUBSYSTEM=x;y\n6,2,3,-;a;b\ngarbage\n6,4,x,-;c\n",
         )
         .unwrap();
-        assert_eq!(records(&path).unwrap(), "Out of memory: Killed process 7\na;b\n");
+        assert_eq!(records(&path, 0).unwrap(), "Out of memory: Killed process 7\na;b\n");
+        assert_eq!(records(&path, 3).unwrap(), "a;b\n", "what is older than the newest save is no news");
     }
 
     #[test]

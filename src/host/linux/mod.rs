@@ -101,8 +101,8 @@ impl Linux {
         facts.process = process::process(tree, &entry, &table);
         facts.cgroup = cgroup::cgroup(tree, entry.pid);
         facts.place = place::place(tree, &held, asked, &entry, &facts.process, &table);
-        facts.log = logs::server(tree, &held, entry.pid, asked.logfile.as_deref());
-        facts.kernel = logs::kernel(tree, entry.pid);
+        (facts.log, facts.saver) = logs::server(tree, &held, entry.pid, asked.logfile.as_deref());
+        facts.kernel = logs::kernel(tree, entry.pid, asked.last_save);
         // What was read by number may be of another process by now.
         if held.start().is_ok_and(|start| start == entry.start) {
             *self.seen() = Some(Identity { pid: entry.pid, start: entry.start });

@@ -53,22 +53,22 @@ const EXPECTED: &[Expected] = &[
     Expected { fault: Fault::DirDeleted, finding: "dir-missing", command: &["{dir}", "CONFIG SET dir"], then: Then::Type },
     Expected { fault: Fault::DirReadonly, finding: "dir-permission", command: &["{dir}"], then: Then::Type },
     Expected { fault: Fault::WrongOwner, finding: "dir-permission", command: &["chown {uid}:{uid} {dir}"], then: Then::Type },
-    Expected { fault: Fault::StickyDump, finding: "dir-permission", command: &["{dir}"], then: Then::Heal },
-    Expected { fault: Fault::DumpDir, finding: "dir-permission", command: &["{dir}"], then: Then::Heal },
+    Expected { fault: Fault::StickyDump, finding: "dir-permission", command: &["chown {uid}:{uid} {dir}/dump.rdb"], then: Then::Type },
+    Expected { fault: Fault::DumpDir, finding: "dir-permission", command: &["mv {dir}/dump.rdb"], then: Then::Type },
     Expected { fault: Fault::ImmutableDir, finding: "dir-immutable", command: &["chattr -i", "{dir}"], then: Then::Type },
     Expected { fault: Fault::DiskFull, finding: "disk-full", command: &["{dir}"], then: Then::Heal },
     Expected { fault: Fault::DeadTemps, finding: "disk-full", command: &["rm", "{dir}/temp-"], then: Then::Type },
     Expected { fault: Fault::InodesFull, finding: "inodes-full", command: &["{dir}"], then: Then::Heal },
     Expected { fault: Fault::RemountRo, finding: "read-only-filesystem", command: &[], then: Then::Heal },
     Expected { fault: Fault::FsizeLimit, finding: "file-size-limit", command: &["prlimit", "--pid {pid}", "--fsize="], then: Then::Type },
-    Expected { fault: Fault::CgroupOom, finding: "child-oom-killed", command: &[], then: Then::Heal },
+    Expected { fault: Fault::CgroupOom, finding: "child-oom-killed", command: &["echo ", "bgsafe-lab-{pid}", "memory."], then: Then::Type },
     Expected { fault: Fault::KilledChild, finding: "child-killed", command: &["BGSAVE"], then: Then::Type },
     Expected { fault: Fault::ChildKiller, finding: "child-killed", command: &["BGSAVE"], then: Then::Heal },
     Expected { fault: Fault::ChildCrash, finding: "child-crashed", command: &[], then: Then::Heal },
     Expected { fault: Fault::DeadEnd, finding: "child-killed", command: &["BGSAVE"], then: Then::Type },
     Expected { fault: Fault::BreakIn, finding: "break-in-signs", command: &[], then: Then::Heal },
     Expected { fault: Fault::AofFull, finding: "disk-full", command: &["{dir}"], then: Then::Heal },
-    Expected { fault: Fault::AofFsync, finding: "aof-fsync-sticky", command: &["appendonly"], then: Then::Heal },
+    Expected { fault: Fault::AofFsync, finding: "aof-fsync-sticky", command: &["redis-cli"], then: Then::Type },
 ];
 
 #[test]
@@ -431,4 +431,35 @@ fn a_full_pids_group_is_not_bgsafes_to_raise() {
     lab.wait_until_quiet_for("yes", PROOF);
     let score = lab.judge();
     lab.assert_perfect(&score);
+}
+
+/// A save that worked there would be the intruder's: whatever bgsafe may do, it makes none possible.
+#[test]
+fn an_intruders_directory_is_not_opened() {
+    use std::os::unix::fs::MetadataExt;
+    let fault = Fault::BreakIn;
+    if skipped(fault) {
+        return;
+    }
+    let mut lab = Lab::new(fault.options(&program()), &["--repair", "host", "--hold-time", "300ms"]);
+    lab.write();
+    let site = lab.server.site().clone();
+    let broken = fault.strike(&site).unwrap();
+    let target = site.root.join("home/.ssh");
+    let before = std::fs::metadata(&target).map(|meta| (meta.uid(), meta.mode())).unwrap();
+    std::thread::sleep(NOTHING_HAPPENS);
+    assert_eq!(std::fs::metadata(&target).map(|meta| (meta.uid(), meta.mode())).unwrap(), before);
+    assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0, "nothing was saved there");
+    let dir = lab.server.direct().unwrap().config("dir").unwrap();
+    assert_eq!(dir.as_deref(), target.to_str(), "it is evidence");
+    let incident = lab.bgsafe.incidents().unwrap().into_iter().next().expect("an incident is open");
+    finding_of(&incident, "break-in-signs");
+    let findings = incident["findings"].as_array().into_iter().flatten();
+    for finding in findings {
+        assert_eq!(finding["applied"], false, "{incident:#}");
+        eprintln!("TOLD {} | {}", finding["id"], finding["remedy"]);
+    }
+    broken.heal().unwrap();
+    let score = lab.judge();
+    lab.assert_honest(&score);
 }

@@ -44,15 +44,18 @@ fn room(path: &str) -> Option<(&'static str, u8)> {
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).expect("src is there") {
         let path = entry.expect("readable").path();
+        if is_test_module(&path) {
+            continue;
+        }
         if path.is_dir() {
             files(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") && !is_test_module(&path) {
+        } else if path.extension().is_some_and(|e| e == "rs") {
             found.push(path);
         }
     }
 }
 
-/// Declared as `#[cfg(test)] mod name;` by its parent.
+/// Declared as `#[cfg(test)] mod name;` by its parent; a directory's is all that is in it.
 fn is_test_module(path: &Path) -> bool {
     let name = path.file_stem().and_then(|s| s.to_str()).expect("a name");
     let dir = path.parent().expect("under src");

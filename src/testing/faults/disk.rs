@@ -16,15 +16,22 @@ use super::Undo;
 
 /// A directory where dump.rdb should be.
 pub(super) fn dump_dir(site: &Site) -> io::Result<Undo> {
-    let (dump, aside) = (site.data.join("dump.rdb"), site.data.join("dump.rdb.aside"));
+    let (dump, kept) = (site.data.join("dump.rdb"), site.data.join("dump.rdb.lab"));
     if dump.is_file() {
-        fs::rename(&dump, &aside)?;
+        fs::rename(&dump, &kept)?;
     }
     let undo = {
         let dump = dump.clone();
         Undo::new(move || {
-            gone(fs::remove_dir(&dump))?;
-            if aside.exists() { fs::rename(&aside, &dump) } else { Ok(()) }
+            if dump.is_dir() {
+                fs::remove_dir(&dump)?;
+            }
+            // Where somebody has moved the directory away, a newer dump may be there by now.
+            match (kept.exists(), dump.exists()) {
+                (true, true) => fs::remove_file(&kept),
+                (true, false) => fs::rename(&kept, &dump),
+                (false, _) => Ok(()),
+            }
         })
     };
     fs::create_dir(&dump)?;

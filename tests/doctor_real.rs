@@ -370,7 +370,8 @@ fn left_alone(fault: Fault) {
         let broken = fault.strike(&site).unwrap();
         std::thread::sleep(NOTHING_HAPPENS);
         assert!(!gone(&site), "--repair {repair}: {fault:?} was cured all the same");
-        assert_eq!(Path::new(OVERCOMMIT_FILE).exists(), tidy.had_file);
+        // Others' tests may write it meanwhile; this one's alone with it.
+        assert!(fault != Fault::Overcommit || Path::new(OVERCOMMIT_FILE).exists() == tidy.had_file);
         let incident = lab.bgsafe.incidents().unwrap().into_iter().next().expect("an incident is open");
         let found = finding_of(&incident, finding);
         assert_eq!(found["applied"], false, "{incident:#}");

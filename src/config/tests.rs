@@ -161,7 +161,6 @@ fn every_refusal_names_its_side_and_the_cure() {
     let table: &[(&[(Key, &str)], &str)] = &[
         (&[(Key::Policy, "both")], "flag --policy: `both` is not one of mitigate, hold, observe"),
         (&[(Key::WhenExposed, "redirect")], "use one of rearm, keep"),
-        (&[(Key::Repair, "host")], "does not touch the host"),
         (&[(Key::Upstream, "rediss://h")], "flag --upstream: `rediss://`: this version does not speak TLS"),
         (&[(Key::ReplayScripts, "some")], "not one of declared, all, none"),
         (&[(Key::Admin, "9380")], "write 127.0.0.1:9380, or off"),

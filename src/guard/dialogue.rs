@@ -7,7 +7,7 @@
 use redis_protocol::resp2::types::BytesFrame as Frame;
 
 use super::evidence::server::ASKED;
-use super::evidence::{Fact, Look, Reason, Role, ServerFacts};
+use super::evidence::{Fact, Look, Reason, Role, ServerFacts, Target};
 use super::saver::BgsaveReply;
 use crate::posture::Refusal;
 use crate::resp::error::classify;
@@ -21,7 +21,7 @@ pub type Command = Vec<String>;
 /// What the guard asks of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Talk {
-    /// PING (refused like a write since 2.8.2) and ROLE, in one round trip.
+    /// PING (refused like a write since 2.8.2), ROLE and where the snapshot goes, in one round trip.
     Probe,
     /// INFO and the CONFIG values that matter.
     Look,
@@ -66,6 +66,8 @@ pub enum Answer {
         heard: Heard,
         /// ROLE's.
         role: Fact<Role>,
+        /// Where the snapshot goes at this moment, when both its parts were told.
+        target: Option<Target>,
     },
     /// Of a look.
     Looked(Box<Look>),
@@ -122,7 +124,7 @@ impl Dialogue {
     /// And its first batch.
     pub fn new(talk: Talk) -> (Self, Vec<Command>) {
         let batch = match &talk {
-            Talk::Probe => vec![words("PING"), words("ROLE")],
+            Talk::Probe => vec![words("PING"), words("ROLE"), config_get("dir"), config_get("dbfilename")],
             Talk::Look => {
                 let mut batch = vec![words("INFO")];
                 batch.extend(LOOKED_AT.iter().map(|name| config_get(name)));
@@ -151,7 +153,13 @@ impl Dialogue {
     /// Reads the replies to the batch sent last: as many as it had commands.
     pub fn hear(&mut self, replies: &[Frame]) -> Next {
         let answer = match (&self.talk, replies) {
-            (Talk::Probe, [ping, role]) => Answer::Probed { heard: heard(ping), role: read_role(role) },
+            (Talk::Probe, [ping, role, dir, dbfilename]) => {
+                let target = match (config_value(dir), config_value(dbfilename)) {
+                    (Ok(dir), Ok(dbfilename)) => Some(Target { dir, dbfilename }),
+                    _ => None,
+                };
+                Answer::Probed { heard: heard(ping), role: read_role(role), target }
+            }
             (Talk::Look, [info, values @ ..]) => Answer::Looked(Box::new(read_look(info, values))),
             (Talk::Inquire { .. }, [info, values @ .., whoami, latency]) if !self.second => {
                 let found = read_inquiry(info, values, whoami, latency);
@@ -192,7 +200,8 @@ impl Dialogue {
             },
             (Talk::Bgsave { .. }, [reply]) => Answer::Bgsave(read_bgsave(reply)),
             (Talk::Probe, _) => {
-                Answer::Probed { heard: Heard::Other("replies missing".into()), role: Fact::UNKNOWN }
+                let heard = Heard::Other("replies missing".into());
+                Answer::Probed { heard, role: Fact::UNKNOWN, target: None }
             }
             (Talk::Look, _) => Answer::Looked(Box::default()),
             (Talk::Inquire { .. }, _) => Answer::Inquired(Box::default()),

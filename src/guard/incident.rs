@@ -40,6 +40,8 @@ enum Unwind {
     Proved,
     /// The exposure budget is spent.
     Spent,
+    /// An intruder's save must not find writes open.
+    Frozen,
 }
 
 /// What happened in this incident that its end depends on.
@@ -262,6 +264,12 @@ impl Guard {
         let urgent = if self.is_open() { self.unproven() && now.mono >= self.probe_after } else { due };
         if !urgent && let Some(talk) = self.care_talk(now) {
             self.talk(talk);
+            return;
+        }
+        if self.unwind == Some(Unwind::Frozen) && self.lowered {
+            if due {
+                self.restore();
+            }
             return;
         }
         if self.is_open() {

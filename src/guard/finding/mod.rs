@@ -194,6 +194,10 @@ pub fn diagnose(evidence: &Evidence) -> Vec<Found> {
             found.retain(|f| f.check.id != id);
         }
     }
+    // Any other cure would help the intruder's save to succeed.
+    if found.iter().any(|f| f.check.id == BREAK_IN) {
+        found.retain(|f| f.check.id == BREAK_IN || f.kind() == Kind::Advice);
+    }
     found.sort_by_key(|f| (f.check.id != BREAK_IN, f.kind(), !f.hit.sure, f.severity()));
     found
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Action, Guard, Now, Past, Unwind};
 use crate::guard::dialogue::{Answer, Heard, Talk};
+use crate::guard::evidence::Fact;
 use crate::guard::policy::{AOF_PROBE_EVERY, CHILD_POLL, LOOK_EVERY, course};
 use crate::guard::record::Phase;
 use crate::guard::saver::{BgsaveReply, Saver};
@@ -16,8 +17,12 @@ const AGAIN: Duration = Duration::from_millis(100);
 impl Guard {
     pub(super) fn answered(&mut self, now: Now, sightings: u64, answer: Answer) {
         match answer {
-            Answer::Probed { heard, role } => {
+            Answer::Probed { heard, role, target } => {
                 self.role = role.known().copied();
+                // The look that an incident is decided by may be from before an intruder came.
+                if let (Some(target), Some((_, look))) = (target, &mut self.look) {
+                    (look.dir, look.dbfilename) = (Fact::Known(target.dir), Fact::Known(target.dbfilename));
+                }
                 self.heard(now, sightings, heard);
             }
             Answer::Looked(look) => self.looked(now, *look),
@@ -258,8 +263,12 @@ impl Guard {
 
     /// The operator's value is back.
     pub(super) fn put_back(&mut self, now: Now) {
-        let spent = self.unwind.take() == Some(Unwind::Spent);
-        self.past = Past { rearmed: !spent, exposed: spent, ..self.past };
+        let (spent, proved) = match self.unwind.take() {
+            Some(Unwind::Spent) => (true, false),
+            Some(Unwind::Frozen) => (false, false),
+            Some(Unwind::Proved) | None => (false, true),
+        };
+        self.past = Past { rearmed: proved, exposed: spent, ..self.past };
         self.course = spent.then(|| course(&self.facts(now)).why);
         self.due = now.mono;
     }
@@ -267,7 +276,7 @@ impl Guard {
     /// … but PING has not said PONG yet.
     pub(super) fn wait_for_pong(&mut self, now: Now) {
         self.erase_debt();
-        if self.phase != Phase::Exposed {
+        if self.phase != Phase::Exposed && !self.past.frozen {
             self.enter(now, Phase::Holding, "switch is back", "waiting for PONG".into());
         }
     }

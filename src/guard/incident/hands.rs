@@ -1,6 +1,6 @@
 //! What the guard's hands do: ask, write the debt, set the posture, tell. No decision is taken here.
 
-use super::{Action, Guard, Now};
+use super::{Action, Guard, Now, Unwind};
 use crate::config::Policy;
 use crate::guard::debt::{Debt, VERSION};
 use crate::guard::dialogue::Talk;
@@ -80,8 +80,10 @@ impl Guard {
         });
         let remedy = format!("{} CONFIG GET dir dbfilename; who set them? rotate its secrets", self.cli());
         self.find("break-in-signs", "crit", evidence, remedy);
-        if !self.lowered {
-            self.set_posture(Posture::Hold);
+        self.set_posture(Posture::Hold);
+        if self.lowered {
+            self.unwind = Some(Unwind::Frozen);
+            self.due = now.mono;
         }
         self.enter(now, Phase::Stuck, "frozen", "the snapshot's target moved to a suspect place".into());
     }

@@ -126,7 +126,7 @@ impl Guard {
         self.lowered = true;
         self.lower_in_doubt = false;
         self.suspicious = true;
-        if self.unwind == Some(Unwind::Spent) {
+        if matches!(self.unwind, Some(Unwind::Spent | Unwind::Frozen)) {
             return;
         }
         self.unwind = None;
@@ -183,6 +183,9 @@ impl Guard {
         // its primary (replication panic of 7.0, server.c:processCommand); lowered it answers READONLY.
         if look.role.is(Role::Replica) && !std::mem::replace(&mut self.past.told_role, true) {
             self.say(now, "no longer a primary", "the switch stays down until a save is proved".into());
+        }
+        if !self.past.frozen && self.is_break_in(look) {
+            return self.freeze(now);
         }
         let verdict = self.saver.look(now, look);
         if verdict == Verdict::Proved {

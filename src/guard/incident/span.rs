@@ -43,8 +43,8 @@ impl Guard {
         let outcome = match self.past {
             Past { exposed: true, .. } => Outcome::Exposed,
             Past { hands_off: true, .. } | Past { restarted: true, .. } => Outcome::Operator,
-            Past { rearmed: true, .. } => Outcome::Rearmed,
             Past { frozen: true, .. } => Outcome::Operator,
+            Past { rearmed: true, .. } => Outcome::Rearmed,
             Past { .. } => Outcome::SelfHealed,
         };
         self.set_posture(Posture::Forward);

@@ -82,6 +82,7 @@ struct World {
     sent: u64,
     refused: u64,
     saves_when_lowered: u64,
+    lowerings: u64,
     /// What the operator wants the switch to be.
     wanted: bool,
     closed: Vec<Incident>,
@@ -120,6 +121,7 @@ impl World {
             sent: 0,
             refused: 0,
             saves_when_lowered: 0,
+            lowerings: 0,
             wanted: true,
             closed: Vec::new(),
             opened_incidents: 0,
@@ -295,13 +297,16 @@ impl World {
                 if !self.wanted {
                     self.fail("the operator's value is no: there was nothing to lower");
                 }
+                self.lowerings += 1;
                 self.saves_when_lowered = self.fake.good_saves;
             }
             (false, true) => {
                 if !self.wanted {
                     self.fail("the operator's own `no` was touched");
                 }
-                if self.fake.good_saves == self.saves_when_lowered && self.guard.phase() != Phase::Exposed {
+                let unproved = self.fake.good_saves == self.saves_when_lowered;
+                let broken_in = self.fake.dir != "/data" && !self.fake.dir.is_empty();
+                if unproved && self.guard.phase() != Phase::Exposed && !broken_in {
                     self.fail("re-armed without a proven save");
                 }
             }

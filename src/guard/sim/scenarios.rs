@@ -161,6 +161,32 @@ fn a_moved_target_freezes_everything() {
     assert_eq!(world.guard.record().unwrap().findings[0].id, "break-in-signs");
 }
 
+/// The newest look was from before the intruder came.
+#[test]
+fn a_target_that_moved_a_moment_ago_freezes_before_anything_is_lowered() {
+    let plan = [(2499, Hand::Move("/root/.ssh")), (2500, FORK), (2501, Hand::Bgsave)];
+    let world = scenario(settings(), 30_000, &plan);
+    assert_eq!((world.guard.phase(), world.posture), (Phase::Stuck, Posture::Hold), "{}", world.story);
+    assert!(world.fake.knob && world.sent == 0 && world.lowerings == 0, "{}", world.story);
+    let findings = &world.guard.record().unwrap().findings;
+    assert!(findings.iter().all(|f| f.id == "break-in-signs"), "nobody is told to complete it: {findings:?}");
+}
+
+/// What we opened must not serve the intruder's save.
+#[test]
+fn a_target_that_moves_while_writes_are_open_puts_the_switch_back() {
+    let plan = [(2000, FORK), (2010, Hand::Bgsave), (6000, Hand::Move("/root/.ssh"))];
+    let mut world = scenario(settings(), 30_000, &plan);
+    assert_eq!((world.guard.phase(), world.posture), (Phase::Stuck, Posture::Hold), "{}", world.story);
+    assert!(world.fake.knob && world.page == debt_blank(), "{}", world.story);
+    world.hand(Hand::Move("/data"));
+    world.hand(WELL);
+    world.hand(Hand::Bgsave);
+    world.run(40_000, &[]);
+    world.converged();
+    assert_eq!(outcomes(&world), [Outcome::Operator]);
+}
+
 #[test]
 fn a_replica_is_not_mitigated() {
     let mut world = World::new(1, settings());
@@ -234,7 +260,7 @@ fn who_may_not_ping_delivers_refusals_and_says_why() {
     guard.handle(at(0), Event::Up);
     guard.handle(at(1), Event::Answered { sightings: 0, answer: Answer::Looked(Box::default()) });
     guard.handle(at(2), Event::Sighted { sightings: 1, refusal: None });
-    let probed = |heard| Answer::Probed { heard, role: crate::guard::evidence::Fact::UNKNOWN };
+    let probed = |heard| Answer::Probed { heard, role: crate::guard::evidence::Fact::UNKNOWN, target: None };
     let noperm = Heard::Other("NOPERM this user has no permissions to run the 'ping' command".into());
     guard.handle(at(3), Event::Answered { sightings: 1, answer: probed(noperm) });
     assert_eq!((guard.phase(), guard.posture()), (Phase::Quiet, Posture::Refuse));

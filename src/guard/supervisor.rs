@@ -270,7 +270,10 @@ impl Shell {
                 Action::Remedied(finding, result) => {
                     lock(&self.metrics.guard).remedied(finding, result);
                 }
-                Action::Headroom(headroom) => lock(&self.metrics.guard).headroom = headroom,
+                Action::Headroom(left, ahead) => {
+                    let mut stats = lock(&self.metrics.guard);
+                    (stats.headroom, stats.ahead) = (left, ahead);
+                }
                 Action::Remember(healthy) => self.job(Job::Remember(healthy)),
             }
         }

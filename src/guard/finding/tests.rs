@@ -40,6 +40,29 @@ fn each_scenario_has_its_first_finding_and_remedy() {
     }
 }
 
+/// A warning that comes before the save fails is worth more than one that comes with it.
+#[test]
+fn what_will_end_soon_is_told_with_its_time() {
+    type Set = fn(&mut Evidence, Option<std::time::Duration>);
+    let rows: [(&str, Set); 3] = [
+        ("disk-headroom", |e, ahead| e.ahead.disk = ahead),
+        ("memory-headroom", |e, ahead| e.ahead.memory = ahead),
+        ("cgroup-headroom", |e, ahead| {
+            (e.host.cgroup.memory_max, e.host.cgroup.memory_current) = (Known(60 * GB), Known(12 * GB));
+            e.ahead.cgroup = ahead;
+        }),
+    ];
+    for (id, set) in rows {
+        let told = |ahead| {
+            let found = diagnose(&with(healthy(), |e| set(e, ahead)));
+            found.into_iter().find(|f| f.check.id == id).map(|f| (f.kind(), f.hit.says))
+        };
+        assert_eq!(told(None), None, "{id}");
+        let (kind, says) = told(Some(std::time::Duration::from_secs(7260))).expect(id);
+        assert!(kind == Kind::Danger && says.ends_with("that ends in 2 h 1 min"), "{id}: {says}");
+    }
+}
+
 #[test]
 fn in_peace_or_beside_the_point_the_same_is_a_danger_or_advice() {
     let minutes_ago = |e: &mut Evidence| e.server.pings_refused = Known(4);

@@ -11,7 +11,9 @@ use super::{Action, Guard, Now};
 use crate::config::Policy;
 use crate::guard::dialogue::{Command, Talk};
 use crate::guard::evidence::{Evidence, Healthy, HostFacts, Look, Seen, ServerFacts};
-use crate::guard::finding::{Found, Kind, Severity, diagnose, headroom::headroom};
+use crate::guard::finding::headroom::headroom;
+use crate::guard::finding::trend::Trend;
+use crate::guard::finding::{Found, Kind, Severity, diagnose};
 use crate::guard::policy::{CARE_AOF_EVERY, CARE_EVERY, CARE_PATIENCE, CRASHES_MOST};
 use crate::guard::record::{Finding, Phase};
 use crate::guard::remedy::{Step, command};
@@ -62,6 +64,8 @@ pub(super) struct Care {
     oom_kills_before: Option<u64>,
     /// What stands in peace, for the status.
     standing: Vec<Finding>,
+    /// How headroom went in the last hour.
+    trend: Trend,
     /// What the disk knows to be healthy.
     remembered: Option<Healthy>,
     /// To be taken back when the incident ends.
@@ -91,6 +95,7 @@ impl Care {
             oom_kills_before: host.cgroup.oom_kills.get().or(self.oom_kills_before),
             patience: now.mono + CARE_PATIENCE,
             remembered: self.remembered.take(),
+            trend: std::mem::take(&mut self.trend),
             ..Care::default()
         };
     }
@@ -155,8 +160,10 @@ impl Guard {
         }
         self.care.host = host;
         self.care.failures = self.saver.failures();
+        let left = headroom(&self.evidence());
+        self.care.trend.push(now.mono, left);
         let evidence = self.evidence();
-        self.out.push_back(Action::Headroom(headroom(&evidence)));
+        self.out.push_back(Action::Headroom(left, evidence.ahead));
         self.care.found = diagnose(&evidence);
         let every = match self.journal.is_some() && self.phase == Phase::Holding {
             true => CARE_AOF_EVERY,
@@ -178,6 +185,7 @@ impl Guard {
             server: self.care.server.clone(),
             host: self.care.host.clone(),
             healthy: self.healthy.clone(),
+            ahead: self.care.trend.ahead(),
             seen: Seen {
                 variant: self.journal.as_ref().map(|_| self.variant),
                 refusal: self.refusal.clone(),

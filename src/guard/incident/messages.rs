@@ -6,6 +6,7 @@ use crate::guard::debt::Debt;
 use crate::guard::dialogue::{Answer, Talk};
 use crate::guard::evidence::{Healthy, HostFacts, Look, ServerFacts};
 use crate::guard::finding::headroom::Headroom;
+use crate::guard::finding::trend::Ahead;
 use crate::guard::record::{Finding, Incident, Phase};
 use crate::guard::remedy::Change;
 use crate::posture::{Posture, Refusal};
@@ -79,8 +80,8 @@ pub enum Action {
     Change(Change),
     /// A remedy for this finding ended: `ok`, `failed`, `refused`.
     Remedied(&'static str, &'static str),
-    /// For the gauges: what is left after the next save.
-    Headroom(Headroom),
+    /// For the gauges: what is left after the next save, and when nothing will be.
+    Headroom(Headroom, Ahead),
     /// Keep this over restarts.
     Remember(Box<Healthy>),
     /// Run the operator's program with this finding; tell with [`Event::Hooked`].

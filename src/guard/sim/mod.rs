@@ -208,7 +208,7 @@ impl World {
                 Action::Examine(_) => self.examine(),
                 Action::Change(change) => self.change(&change),
                 Action::Hook(_) => self.hooks += 1,
-                Action::Remedied(..) | Action::Headroom(_) | Action::Remember(_) => {}
+                Action::Remedied(..) | Action::Headroom(..) | Action::Remember(_) => {}
                 Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}
             }
         }

@@ -352,12 +352,13 @@ impl Shell {
     fn said(&mut self, phase: Phase, event: &str, detail: String, new: bool) {
         let incident = self.guard.record().map(|record| record.id.clone());
         let (upstream, id) = (&self.params.settings.address, incident.as_deref().unwrap_or("-"));
+        let colon = if detail.is_empty() { "" } else { ": " };
         match (new, phase) {
-            (false, _) => debug!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}"),
+            (false, _) => debug!(%upstream, incident = id, phase = phase.name(), "{event}{colon}{detail}"),
             (true, Phase::Quiet | Phase::Verifying | Phase::Rearming) => {
-                info!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}");
+                info!(%upstream, incident = id, phase = phase.name(), "{event}{colon}{detail}");
             }
-            (true, _) => warn!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}"),
+            (true, _) => warn!(%upstream, incident = id, phase = phase.name(), "{event}{colon}{detail}"),
         }
         if new {
             let at = rfc3339(clock(self.start).unix_ms);

@@ -84,6 +84,8 @@ pub struct Seen {
     pub fork_failed: bool,
     /// Kills by the memory controller when the incident began.
     pub oom_kills_before: Option<u64>,
+    /// Refused PINGs when the incident began, and those of our own since: the rest are somebody's probes.
+    pub pings: Option<(u64, u64)>,
     /// We may not use CONFIG, in the server's words.
     pub config_denied: Option<String>,
 }

@@ -146,7 +146,7 @@ prop_compose! {
         let healthy = healthy.map(|(dir, owner, mode)| Healthy {
             dir: dir.into(), dbfilename: "dump.rdb".into(), save: String::new(), owner, mode,
         });
-        let seen = Seen { variant, refusal, failures, fork_failed, oom_kills_before, config_denied: None };
+        let seen = Seen { variant, refusal, failures, fork_failed, oom_kills_before, pings: None, config_denied: None };
         let ahead = secs_ahead.map(Duration::from_secs);
         let ahead = Ahead { disk: ahead, memory: ahead, cgroup: ahead, commit: ahead };
         Evidence { address: "h:1".into(), look, server, host, healthy, ahead, seen }

@@ -62,6 +62,8 @@ pub(super) struct Care {
     pub(super) refused: Vec<&'static str>,
     /// Kills by the memory controller while all was well.
     oom_kills_before: Option<u64>,
+    /// Refused PINGs while all was well, anybody's.
+    pings_before: Option<u64>,
     /// What stands in peace, for the status.
     standing: Vec<Finding>,
     /// How headroom went in the last hour.
@@ -92,6 +94,7 @@ impl Care {
             stage: if stale { stage } else { Stage::Idle },
             stale,
             due: now.mono,
+            pings_before: self.server.pings_refused.get().or(self.pings_before),
             oom_kills_before: host.cgroup.oom_kills.get().or(self.oom_kills_before),
             patience: now.mono + CARE_PATIENCE,
             remembered: self.remembered.take(),
@@ -192,6 +195,7 @@ impl Guard {
                 failures: self.saver.failures(),
                 fork_failed: self.saver.fork_failed(),
                 oom_kills_before: self.care.oom_kills_before,
+                pings: Some((self.care.pings_before.unwrap_or(0), self.pings_refused)),
                 config_denied: self.config_refused.clone(),
             },
         }

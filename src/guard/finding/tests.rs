@@ -40,6 +40,25 @@ fn each_scenario_has_its_first_finding_and_remedy() {
     }
 }
 
+/// A bgsafe PINGs while it cannot save: that is nobody's probe.
+#[test]
+fn pings_of_our_own_are_no_probes() {
+    for (refused, seen, guards, told) in [
+        (9, Some((4, 5)), 0, false),
+        (9, Some((4, 4)), 0, true),
+        (9, None, 1, false),
+        (9, None, 0, true),
+        (1, Some((4, 0)), 0, false),
+    ] {
+        let e = failing(|e| {
+            (e.server.pings_refused, e.server.other_guards) = (Known(refused), Known(guards));
+            e.seen.pings = seen;
+        });
+        let found = diagnose(&e).iter().any(|f| f.check.id == "probe-hazard");
+        assert_eq!(found, told, "{refused} {seen:?} {guards}");
+    }
+}
+
 /// A warning that comes before the save fails is worth more than one that comes with it.
 #[test]
 fn what_will_end_soon_is_told_with_its_time() {
@@ -65,7 +84,8 @@ fn what_will_end_soon_is_told_with_its_time() {
 
 #[test]
 fn in_peace_or_beside_the_point_the_same_is_a_danger_or_advice() {
-    let minutes_ago = |e: &mut Evidence| e.server.pings_refused = Known(4);
+    let minutes_ago =
+        |e: &mut Evidence| (e.server.pings_refused, e.server.other_guards) = (Known(4), Known(0));
     #[rustfmt::skip]
     let table: Vec<(Evidence, &str, Kind)> = vec![
         (with(healthy(), mode_2), "overcommit-memory", Kind::Danger),

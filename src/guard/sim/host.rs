@@ -108,7 +108,7 @@ impl World {
                 Ok("before -> after".to_string())
             }
         };
-        let late = if self.chaos { self.rng.below(200) } else { 5 };
+        let late = if self.chaos { self.rng.below(200) } else { self.change_ms };
         self.errands.push((self.now + late, Event::Changed(result)));
     }
 

@@ -95,6 +95,8 @@ struct World {
     oom_kills: u64,
     /// Changes of the host, each with its incident.
     changes: Vec<(String, Change)>,
+    /// How long one takes.
+    change_ms: u64,
 }
 
 struct Crash;
@@ -131,6 +133,7 @@ impl World {
             ill: None,
             oom_kills: 0,
             changes: Vec::new(),
+            change_ms: 5,
         }
     }
 

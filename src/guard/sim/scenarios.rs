@@ -486,3 +486,17 @@ fn the_operators_own_program_is_told_once_of_each_cause() {
     let world = scenario(Settings { hook: true, ..settings() }, 60_000, &plan);
     assert_eq!(world.hooks, 1, "{}", world.story);
 }
+
+/// A disk that hangs under a change must not hide that the server has healed.
+#[test]
+fn a_change_that_hangs_holds_no_write_that_the_server_would_take() {
+    for policy in [Policy::Mitigate, Policy::Hold] {
+        let mut world = World::new(1, Settings { policy, ..with_repair(Repair::Host) });
+        world.change_ms = 20_000;
+        let ill = [(2000, Hand::Ill(Some(Ill::WrongOwner))), (2010, Hand::Bgsave)];
+        world.run(4000, &ill);
+        assert!(world.guard.record().is_some() && world.changes.len() == 1, "{}", world.story);
+        world.run(6500, &[(4000, Hand::Ill(None)), (4500, Hand::Bgsave)]);
+        assert_eq!((world.guard.phase(), world.posture), (Phase::Quiet, Posture::Forward), "{}", world.story);
+    }
+}

@@ -88,7 +88,7 @@ impl World {
     }
 
     /// [`crate::guard::incident::Action::Change`], and what must never be asked for.
-    pub(super) fn change(&mut self, change: &Change) {
+    pub(super) fn change(&mut self, errand: u64, change: &Change) {
         if self.settings.repair != crate::config::Repair::Host {
             self.fail("a change of the host that nobody allowed");
         }
@@ -109,7 +109,7 @@ impl World {
             }
         };
         let late = if self.chaos { self.rng.below(200) } else { self.change_ms };
-        self.errands.push((self.now + late, Event::Changed(result)));
+        self.errands.push((self.now + late, Event::Changed(errand, result)));
     }
 
     fn cure(&mut self) {

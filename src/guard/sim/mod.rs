@@ -209,7 +209,7 @@ impl World {
                 Action::Opened => self.opened_incidents += 1,
                 Action::Record(record) if record.outcome.is_some() => self.closed.push(*record),
                 Action::Examine(_) => self.examine(),
-                Action::Change(change) => self.change(&change),
+                Action::Change(errand, change) => self.change(errand, &change),
                 Action::Hook(_) => self.hooks += 1,
                 Action::Remedied(..) | Action::Headroom(_) | Action::Remember(_) => {}
                 Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}

@@ -500,3 +500,19 @@ fn a_change_that_hangs_holds_no_write_that_the_server_would_take() {
         assert_eq!((world.guard.phase(), world.posture), (Phase::Quiet, Posture::Forward), "{}", world.story);
     }
 }
+
+/// The result of a change says nothing of another one.
+#[test]
+fn a_change_that_outlives_its_incident_is_not_taken_for_one_of_the_next() {
+    let mut world = World::new(1, with_repair(Repair::Host));
+    world.change_ms = 8000;
+    let first = [(2000, Hand::Ill(Some(Ill::WrongOwner))), (2010, Hand::Bgsave)];
+    world.run(4000, &first);
+    world.run(7000, &[(4000, Hand::Ill(None)), (4500, Hand::Bgsave)]);
+    assert_eq!(outcomes(&world), [Outcome::Rearmed], "{}", world.story);
+    world.run(30_000, &[(7000, Hand::Ill(Some(Ill::DirGone))), (7010, Hand::Bgsave)]);
+    let told = world.closed[1].timeline.iter();
+    let applied: Vec<u64> = told.filter(|e| e.event == "remedy applied").map(|e| e.at_ms).collect();
+    assert!(applied.len() == 1 && applied[0] >= 8000, "{applied:?}\n{}", world.story);
+    world.converged();
+}

@@ -67,7 +67,7 @@ impl Errands {
     }
 
     /// Ends as [`Event::Changed`].
-    pub fn change(&self, change: Change) {
+    pub fn change(&self, errand: u64, change: Change) {
         let (host, done) = (self.host.clone(), self.done.clone());
         let result = away(move || host.apply(&change));
         tokio::spawn(async move {
@@ -77,7 +77,7 @@ impl Errands {
                 Ok(Err(_)) => Err("bgsafe: the change failed".into()),
                 Err(_) => Err("host: no answer within 30 s; the change may still be made".into()),
             };
-            tell(&done, Event::Changed(result));
+            tell(&done, Event::Changed(errand, result));
         });
     }
 

@@ -183,6 +183,13 @@ impl Guard {
         }
     }
 
+    /// Leaves the remedy under way as far as it came: what the host is still at work on is told when it ends.
+    pub(super) fn give_up(&mut self) {
+        if matches!(self.care.stage, Stage::Mending(_)) {
+            self.care.stage = Stage::Idle;
+        }
+    }
+
     /// Tells the operator's own program, once a finding.
     pub(super) fn hook(&mut self, evidence: &Evidence, of: fn(&Found) -> bool) {
         if !self.settings.hook {

@@ -516,3 +516,15 @@ fn a_change_that_outlives_its_incident_is_not_taken_for_one_of_the_next() {
     assert!(applied.len() == 1 && applied[0] >= 8000, "{applied:?}\n{}", world.story);
     world.converged();
 }
+
+/// Under signs of a break-in not even what was begun before is ended.
+#[test]
+fn a_remedy_under_way_is_given_up_when_the_target_moves() {
+    let mut world = World::new(1, with_repair(Repair::Host));
+    world.change_ms = 3000;
+    let plan =
+        [(2000, Hand::Ill(Some(Ill::DirGone))), (2010, Hand::Bgsave), (3000, Hand::Move("/root/.ssh"))];
+    world.run(20_000, &plan);
+    assert_eq!(world.guard.phase(), Phase::Stuck, "{}", world.story);
+    assert_eq!(world.fake.dir, "/root/.ssh", "it is evidence\n{}", world.story);
+}

@@ -49,12 +49,13 @@ impl Errands {
             let hung = HostFacts::elsewhere("the host has not answered the last look yet");
             return tell(&done, Event::Examined(Box::new(hung)));
         }
-        let (host, address, looking) = (self.host.clone(), self.address.clone(), self.looking.clone());
+        let (host, address, looking) =
+            (self.host.clone(), self.address.clone(), Looking(self.looking.clone()));
         let facts = away(move || {
+            // Before the answer is sent: it may be followed by the next question at once.
+            let _looking = looking;
             let asked = Asked::new(&look, &server, is_local(&address));
-            let facts = host.facts(&asked);
-            looking.store(false, Release);
-            facts
+            host.facts(&asked)
         });
         tokio::spawn(async move {
             let facts = match timeout(LOOK_TIMEOUT, facts).await {
@@ -91,6 +92,15 @@ impl Errands {
             let result = run(&hook, format!("{news}\n").as_bytes()).await;
             tell(&done, Event::Hooked(id, result));
         });
+    }
+}
+
+/// A look is under way for as long as this lives: a panic, or no thread to be had, ends it too.
+struct Looking(Arc<AtomicBool>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.store(false, Release);
     }
 }
 
@@ -155,5 +165,32 @@ mod tests {
         let why = run("echo no volume >&2; exit 3", b"x").await.unwrap_err();
         assert!(why.contains("exit status: 3") && why.contains("no volume"), "{why}");
         assert_eq!(run("exec <&-; true", &vec![b'x'; 1 << 20]).await, Ok(()), "nobody must read");
+    }
+
+    struct Broken(AtomicBool);
+
+    impl Host for Broken {
+        fn facts(&self, _: &Asked) -> HostFacts {
+            assert!(self.0.swap(true, AcqRel), "the first look fails");
+            HostFacts { pid: crate::guard::evidence::Fact::Known(7), ..HostFacts::default() }
+        }
+
+        fn apply(&self, _: &Change) -> Result<crate::host::Applied, crate::host::HostError> {
+            Err(crate::host::HostError::Elsewhere("a test".into()))
+        }
+    }
+
+    /// Nor by one for which no thread was to be had, on a host that is out of processes.
+    #[tokio::test]
+    async fn a_look_that_failed_blinds_no_later_one() {
+        let (done, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let host = Arc::new(Broken(AtomicBool::new(false)));
+        let address = Address::Unix("/run/redis.sock".into());
+        let errands = Errands { host, address, hook: None, done, looking: Arc::default() };
+        for known in [None, Some(7)] {
+            errands.examine(Look::default(), ServerFacts::default());
+            let Some(Event::Examined(facts)) = events.recv().await else { panic!("an answer") };
+            assert_eq!(facts.pid.get(), known, "{:?}", facts.pid);
+        }
     }
 }

@@ -223,7 +223,7 @@ impl Guard {
             }
             Event::Stored(result) => self.stored(now, result),
             Event::Examined(host) => self.examined(now, *host),
-            Event::Changed(result) => self.stepped(now, result),
+            Event::Changed(errand, result) => self.changed(now, errand, result),
             Event::Hooked(id, result) => self.hooked(now, &id, result),
             Event::Timer => {}
         }

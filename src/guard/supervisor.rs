@@ -262,7 +262,7 @@ impl Shell {
                 Action::Record(record) => self.recorded(record),
                 Action::Silent(n) => lock(&self.metrics.guard).silent_refusals += n,
                 Action::Examine(told) => self.errands.examine(told.0, told.1),
-                Action::Change(change) => self.errands.change(change),
+                Action::Change(errand, change) => self.errands.change(errand, change),
                 Action::Hook(finding) => {
                     let incident = self.guard.record().map(|record| record.id.clone());
                     self.errands.hook(*finding, incident, self.params.settings.address.clone());

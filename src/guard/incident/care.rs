@@ -50,6 +50,8 @@ pub(super) struct Care {
     pub(super) found: Vec<Found>,
     /// The cause that was told last, and whether it was sure.
     told: Option<Option<(&'static str, bool)>>,
+    /// Changes of the host sent away so far, in all incidents.
+    pub(super) errands: u64,
     /// Failed saves when evidence was last gathered.
     failures: u32,
     /// Remedies tried in this incident: finding, and what it does.
@@ -99,6 +101,7 @@ impl Care {
             patience: now.mono + CARE_PATIENCE,
             remembered: self.remembered.take(),
             trend: std::mem::take(&mut self.trend),
+            errands: self.errands,
             ..Care::default()
         };
     }

@@ -248,7 +248,8 @@ impl Guard {
                 self.call_a_human(now, look);
             }
             Verdict::Try(schedule) => match self.care_is_near(now) {
-                Some(until) => self.due = until,
+                // The server may heal meanwhile, or the budget be spent: it is looked at all the same.
+                Some(until) => self.due = until.min(now.mono + LOOK_EVERY),
                 None => self.talk(Talk::Bgsave { schedule }),
             },
         }

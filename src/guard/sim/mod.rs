@@ -95,6 +95,8 @@ struct World {
     oom_kills: u64,
     /// Changes of the host, each with its incident.
     changes: Vec<(String, Change)>,
+    /// How long one takes.
+    change_ms: u64,
 }
 
 struct Crash;
@@ -131,6 +133,7 @@ impl World {
             ill: None,
             oom_kills: 0,
             changes: Vec::new(),
+            change_ms: 5,
         }
     }
 
@@ -206,7 +209,7 @@ impl World {
                 Action::Opened => self.opened_incidents += 1,
                 Action::Record(record) if record.outcome.is_some() => self.closed.push(*record),
                 Action::Examine(_) => self.examine(),
-                Action::Change(change) => self.change(&change),
+                Action::Change(errand, change) => self.change(errand, &change),
                 Action::Hook(_) => self.hooks += 1,
                 Action::Remedied(..) | Action::Headroom(..) | Action::Remember(_) => {}
                 Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}

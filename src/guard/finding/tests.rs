@@ -6,7 +6,7 @@ use super::random::evidence;
 use super::scenarios::*;
 use super::*;
 use crate::guard::evidence::log::{Errno, LogClass};
-use crate::guard::evidence::{Fact, Role};
+use crate::guard::evidence::{Fact, Reason, Role};
 use crate::guard::remedy::{Consent, Plan, REMEDIES, Reach, Step, choose, command, commands, remedies};
 use Fact::Known;
 
@@ -234,6 +234,16 @@ fn a_command_names_this_server_and_host() {
                 e.host.place.dir = Known("/".into())
             }),
             "install -d -o 103 -g 104 -m 0750 /var/lib/redis && redis-cli",
+        ),
+        (
+            with(healthy(), |e| {
+                e.look.knob = Fact::Unknown(Reason::Denied("ERR unknown command 'CONFIG'".into()))
+            }),
+            "grep -n rename-command",
+        ),
+        (
+            with(healthy(), |e| e.look.knob = Fact::Unknown(Reason::Denied("NOPERM no 'config|get'".into()))),
+            "redis-cli -h 127.0.0.1 -p 6379 ACL SETUSER bgsafe",
         ),
         (failing(pids), "echo 128 > /sys/fs/cgroup/system.slice/redis.service/pids.max"),
     ] {

@@ -206,6 +206,14 @@ pub const ROWS: &[Remedy] = &[
         hand("livenessProbe: {tcpSocket: {port: 6379}, timeoutSeconds: 5} # readinessProbe alone asks for PONG".into())
     }),
     row("config-blocked", "give bgsafe a user of its own", |e| {
+        let look = e.look.knob.reason().map(ToString::to_string);
+        // A command that was renamed away, or withdrawn, is given back by no right (`server.c:processCommand`).
+        if e.seen.config_denied.clone().or(look).is_some_and(|why| why.contains("unknown command")) {
+            return hand(
+                "grep -n rename-command /etc/redis/redis.conf # a managed service gives CONFIG to nobody: --policy hold"
+                    .into(),
+            );
+        }
         if version(e).is_some_and(|version| version < (6, 0, 0)) {
             return hand(
                 "grep -n rename-command /etc/redis/redis.conf # there are no ACLs before 6.0".into(),

@@ -7,10 +7,9 @@ use std::time::Duration;
 use bgsafe::testing::faults::Fault;
 use common::{Lab, eventually, program};
 
-/// Removes what stands in the place of the dump: as another would enlarge a volume.
+/// Types what the finding says, as a trusting human would.
 const CURE: &str = r#"read -r news; echo "$news" >> "$HOOK_LOG"
-port=$(echo "$news" | sed -n 's/.*"upstream":"127.0.0.1:\([0-9]*\)".*/\1/p')
-rmdir "$(redis-cli -p "$port" CONFIG GET dir | tail -n 1)/dump.rdb""#;
+sh -c "$(echo "$news" | sed -n 's/.*"remedy":"\([^"]*\)".*/\1/p')""#;
 
 #[test]
 fn a_cause_that_bgsafe_may_not_cure_is_cured_by_the_operators_program_and_proved() {

@@ -270,6 +270,11 @@ impl Guard {
         cause && self.saver.failures() >= CRASHES_MOST
     }
 
+    /// How long the newest fork had taken when the cause was sought.
+    pub(super) fn fork_before(&self) -> Option<u64> {
+        self.care.server.latest_fork_usec.get()
+    }
+
     /// The likeliest cause, its evidence, and what a human types.
     pub(super) fn cause(&self) -> Option<Finding> {
         let evidence = self.evidence();

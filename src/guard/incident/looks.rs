@@ -263,7 +263,12 @@ impl Guard {
         if let Some(journal) = &mut self.journal {
             journal.verified(now);
         }
-        self.say(now, "saving works", look.line());
+        // What the operator asks next: did the cure make forks slower, or faster?
+        let fork = match (self.fork_before(), look.fork_usec.get()) {
+            (Some(before), Some(after)) => format!(" fork_usec={before}->{after}"),
+            (Some(_), None) | (None, _) => String::new(),
+        };
+        self.say(now, "saving works", look.line() + &fork);
     }
 
     fn call_a_human(&mut self, now: Now, look: &Look) {

@@ -163,8 +163,11 @@ impl World {
     }
 
     fn event(&mut self, event: Event) {
-        if !matches!(event, Event::Answered { answer: Answer::Looked(_), .. } | Event::Timer) {
-            self.tell(format!("-> {event:?}"));
+        match &event {
+            Event::Answered { answer: Answer::Looked(_), .. } | Event::Timer => {}
+            // Pages of facts: the findings say what matters of them.
+            Event::Examined(_) => self.tell("-> Examined".into()),
+            event => self.tell(format!("-> {event:?}")),
         }
         let now = self.clock();
         self.guard.handle(now, event);
@@ -197,8 +200,10 @@ impl World {
 
     fn drain(&mut self) -> Result<(), Crash> {
         while let Some(action) = self.guard.poll_action() {
-            if !matches!(action, Action::Talk(Talk::Look) | Action::Record(_)) {
-                self.tell(format!("   {action:?}"));
+            match &action {
+                Action::Talk(Talk::Look) | Action::Record(_) | Action::Headroom(..) => {}
+                Action::Examine(_) => self.tell("   Examine".into()),
+                action => self.tell(format!("   {action:?}")),
             }
             match action {
                 Action::Talk(talk) => self.talk(talk)?,
@@ -262,8 +267,10 @@ impl World {
             match dialogue.hear(&replies) {
                 Next::Send(more) => batch = more,
                 Next::Done(answer) => {
-                    if !matches!(answer, Answer::Looked(_)) {
-                        self.tell(format!("-> {answer:?}"));
+                    match &answer {
+                        Answer::Looked(_) => {}
+                        Answer::Inquired(_) => self.tell("-> Inquired".into()),
+                        answer => self.tell(format!("-> {answer:?}")),
                     }
                     let now = self.clock();
                     self.guard.handle(now, Event::Answered { sightings, answer });

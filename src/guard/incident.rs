@@ -110,6 +110,8 @@ pub struct Guard {
     counted: Option<(u64, u64)>,
     /// Of our own PINGs, since then.
     own_refusals: u64,
+    /// Likewise, ever.
+    refused_pings: u64,
     variant: Variant,
     course: Option<&'static str>,
     saver: Saver,
@@ -161,6 +163,7 @@ impl Guard {
             healthy: None,
             counted: None,
             own_refusals: 0,
+            refused_pings: 0,
             variant: Variant::Rdb,
             course: None,
             saver: Saver::default(),

@@ -81,6 +81,8 @@ pub struct Seen {
     pub fork_failed: bool,
     /// Kills by the memory controller when the incident began.
     pub oom_kills_before: Option<u64>,
+    /// Of the PINGs that the server has refused, our own and those before the incident.
+    pub pings_no_probes: u64,
     /// We may not use CONFIG, in the server's words.
     pub config_denied: Option<String>,
 }

@@ -147,7 +147,8 @@ pub const PROBE_HAZARD: Check = Check {
     severity: Severity::Info,
     needs: &[Source::Info, Source::Process],
     when: |e| {
-        let refused = e.server.pings_refused.get().filter(|n| *n > 0);
+        let refused = e.server.pings_refused.get().map(|n| n.saturating_sub(e.seen.pings_no_probes));
+        let refused = refused.filter(|n| *n > 0);
         let failing = failing::rdb(e) || failing::aof(e);
         let kubernetes = e.host.process.kubernetes.is(true);
         match (refused, kubernetes) {

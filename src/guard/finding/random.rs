@@ -143,7 +143,7 @@ prop_compose! {
         let healthy = healthy.map(|(dir, owner, mode)| Healthy {
             dir: dir.into(), dbfilename: "dump.rdb".into(), save: String::new(), owner, mode,
         });
-        let seen = Seen { variant, refusal, failures, fork_failed, oom_kills_before, config_denied: None };
+        let seen = Seen { variant, refusal, failures, fork_failed, oom_kills_before, pings_no_probes: 3, config_denied: None };
         Evidence { address: "h:1".into(), look, server, host, healthy, seen }
     }
 }

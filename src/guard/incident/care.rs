@@ -62,6 +62,10 @@ pub(super) struct Care {
     pub(super) refused: Vec<&'static str>,
     /// Kills by the memory controller while all was well.
     oom_kills_before: Option<u64>,
+    /// PINGs that the server had refused to others while all was well.
+    pings_before: u64,
+    /// … and to us, when it was asked last.
+    own_pings: u64,
     /// What stands in peace, for the status.
     standing: Vec<Finding>,
     /// What the disk knows to be healthy.
@@ -94,6 +98,7 @@ impl Care {
             patience: now.mono + CARE_PATIENCE,
             remembered: self.remembered.take(),
             errands: self.errands,
+            pings_before: self.pings_before,
             ..Care::default()
         };
     }
@@ -143,6 +148,7 @@ impl Guard {
             return;
         }
         self.care.stage = Stage::Examining;
+        self.care.own_pings = self.refused_pings;
         self.care.look = look.clone();
         self.care.server = server.clone();
         self.out.push_back(Action::Examine(Box::new((look, server))));
@@ -187,6 +193,7 @@ impl Guard {
                 failures: self.saver.failures(),
                 fork_failed: self.saver.fork_failed(),
                 oom_kills_before: self.care.oom_kills_before,
+                pings_no_probes: self.care.pings_before.saturating_add(self.care.own_pings),
                 config_denied: self.config_refused.clone(),
             },
         }
@@ -197,6 +204,9 @@ impl Guard {
         let loud = |f: &&Found| f.kind() != Kind::Advice && f.severity() != Severity::Info;
         self.care.standing = self.care.found.iter().filter(loud).map(|f| finding(f, evidence)).collect();
         self.care.oom_kills_before = self.care.host.cgroup.oom_kills.get().or(self.care.oom_kills_before);
+        if let Some(refused) = self.care.server.pings_refused.get() {
+            self.care.pings_before = refused.saturating_sub(self.care.own_pings);
+        }
         self.remember();
         self.hook(evidence, |f| f.kind() == Kind::Danger && f.severity() == Severity::Crit);
         let standing = &self.care.standing;

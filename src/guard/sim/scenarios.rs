@@ -528,3 +528,25 @@ fn a_remedy_under_way_is_given_up_when_the_target_moves() {
     assert_eq!(world.guard.phase(), Phase::Stuck, "{}", world.story);
     assert_eq!(world.fake.dir, "/root/.ssh", "it is evidence\n{}", world.story);
 }
+
+/// While writes are parked we PING again and again: only those of others are probes that see the server dead.
+#[test]
+fn our_own_pings_are_no_probes() {
+    let hold = Settings { policy: Policy::Hold, ..settings() };
+    let mut world = World::new(1, hold);
+    world.run(9000, &[(2000, FORK), (2010, Hand::Bgsave)]);
+    assert!(!found(&world, "probe-hazard"), "{}", world.story);
+    let ping = [b"PING".to_vec()];
+    assert!(world.fake.execute(world.now, 9, &ping).starts_with(b"-MISCONF"));
+    world.run(20_000, &[]);
+    assert!(found(&world, "probe-hazard"), "{}", world.story);
+    let says = |world: &World| {
+        let findings = &world.guard.record().unwrap().findings;
+        findings.iter().find(|f| f.id == "probe-hazard").map(|f| f.evidence.clone())
+    };
+    assert_eq!(says(&world).as_deref(), Some("1 PINGs were refused"), "{}", world.story);
+    world.run(60_000, &[(20_000, WELL)]);
+    world.converged();
+    world.run(80_000, &[(61_000, FORK), (61_010, Hand::Bgsave)]);
+    assert!(!found(&world, "probe-hazard"), "those of the last incident are over\n{}", world.story);
+}

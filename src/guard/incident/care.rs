@@ -58,6 +58,8 @@ pub(super) struct Care {
     pub(super) steps: Vec<Step>,
     /// Findings the operator's hook was told of.
     pub(super) hooked: Vec<&'static str>,
+    /// Findings for which it runs now, perhaps since an earlier incident.
+    pub(super) hooking: Vec<&'static str>,
     /// Findings whose remedy was not allowed, so that each is counted once.
     pub(super) refused: Vec<&'static str>,
     /// Kills by the memory controller while all was well.
@@ -98,6 +100,7 @@ impl Care {
             patience: now.mono + CARE_PATIENCE,
             remembered: self.remembered.take(),
             errands: self.errands,
+            hooking: std::mem::take(&mut self.hooking),
             pings_before: self.pings_before,
             ..Care::default()
         };

@@ -550,3 +550,20 @@ fn our_own_pings_are_no_probes() {
     world.run(80_000, &[(61_000, FORK), (61_010, Hand::Bgsave)]);
     assert!(!found(&world, "probe-hazard"), "those of the last incident are over\n{}", world.story);
 }
+
+/// One incident after another, each shorter than the program: it is not started beside itself.
+#[test]
+fn the_operators_own_program_never_runs_twice_at_once_for_one_cause() {
+    let mut world = World::new(1, Settings { hook: true, ..settings() });
+    world.hook_ms = 30_000;
+    for round in 0..5 {
+        let at = 2000 + round * 4000;
+        let plan = [(at, FORK), (at + 10, Hand::Bgsave), (at + 1500, WELL), (at + 2000, Hand::Bgsave)];
+        world.run(at + 3900, &plan);
+    }
+    assert!(world.closed.len() > 2 && world.hooks <= 2, "{} hooks\n{}", world.hooks, world.story);
+    let before = world.hooks;
+    world.run(50_000, &[]);
+    world.run(60_000, &[(51_000, FORK), (51_010, Hand::Bgsave)]);
+    assert!(world.hooks > before, "it has ended\n{}", world.story);
+}

@@ -235,6 +235,8 @@ impl Guard {
         let findings: Vec<Finding> = told.map(|f| finding(f, evidence)).collect();
         let top = self.care.found.first().filter(|f| f.kind() == Kind::Cause);
         let cause = top.map(|top| (top.check.id, top.hit.sure));
+        // Cured by hand, or healed by itself, a cause is out of sight before a save proves it: it was the cause.
+        let poorer = top.is_none_or(|top| ["unknown", "dead-end"].contains(&top.check.id));
         // The same cause with other figures is no news.
         if self.care.told != Some(cause) {
             let (event, detail) = match top {
@@ -247,7 +249,7 @@ impl Guard {
         }
         let trapped = self.care.found.iter().any(|f| f.check.id == "break-in-signs");
         if let Some(journal) = &mut self.journal {
-            journal.diagnosed(findings);
+            journal.diagnosed(findings, poorer);
         }
         if trapped && !self.past.frozen && self.settings.policy != Policy::Observe {
             return self.freeze(now);

@@ -567,3 +567,17 @@ fn the_operators_own_program_never_runs_twice_at_once_for_one_cause() {
     world.run(60_000, &[(51_000, FORK), (51_010, Hand::Bgsave)]);
     assert!(world.hooks > before, "it has ended\n{}", world.story);
 }
+
+/// Somebody cured it by hand; whether the next look for causes came before the save or after it is chance.
+#[test]
+fn a_cause_that_was_found_is_in_the_record_at_the_end() {
+    for late in (0..4000).step_by(100) {
+        let mut world = World::new(1, Settings { policy: Policy::Hold, ..with_repair(Repair::Off) });
+        world.run(6000, &[(2000, Hand::Ill(Some(Ill::WrongOwner))), (2010, Hand::Bgsave)]);
+        assert!(found(&world, "dir-permission"), "{}", world.story);
+        world.run(30_000, &[(6000 + late, Hand::Ill(None)), (6000 + late * 2, Hand::Bgsave)]);
+        world.converged();
+        let named = world.closed[0].findings.iter().any(|finding| finding.id == "dir-permission");
+        assert!(named, "{late}: {:?}\n{}", world.closed[0].findings, world.story);
+    }
+}

@@ -104,7 +104,7 @@ impl Guard {
         }
     }
 
-    fn refused(&mut self, now: Now, variant: Variant, text: String) {
+    fn own_ping_refused(&mut self) {
         self.own_refusals += 1;
         self.pings_refused += 1;
         self.refusal = Some(text.clone());

@@ -60,6 +60,8 @@ pub(super) struct Care {
     pub(super) steps: Vec<Step>,
     /// Findings the operator's hook was told of.
     pub(super) hooked: Vec<&'static str>,
+    /// Findings for which it runs now, perhaps since an earlier incident.
+    pub(super) hooking: Vec<&'static str>,
     /// Findings whose remedy was not allowed, so that each is counted once.
     pub(super) refused: Vec<&'static str>,
     /// Kills by the memory controller while all was well.
@@ -102,6 +104,8 @@ impl Care {
             remembered: self.remembered.take(),
             trend: std::mem::take(&mut self.trend),
             errands: self.errands,
+            hooking: std::mem::take(&mut self.hooking),
+            pings_before: self.pings_before,
             ..Care::default()
         };
     }
@@ -151,6 +155,7 @@ impl Guard {
             return;
         }
         self.care.stage = Stage::Examining;
+        self.care.own_pings = self.refused_pings;
         self.care.look = look.clone();
         self.care.server = server.clone();
         self.out.push_back(Action::Examine(Box::new((look, server))));
@@ -209,6 +214,9 @@ impl Guard {
         let loud = |f: &&Found| f.kind() != Kind::Advice && f.severity() != Severity::Info;
         self.care.standing = self.care.found.iter().filter(loud).map(|f| finding(f, evidence)).collect();
         self.care.oom_kills_before = self.care.host.cgroup.oom_kills.get().or(self.care.oom_kills_before);
+        if let Some(refused) = self.care.server.pings_refused.get() {
+            self.care.pings_before = refused.saturating_sub(self.care.own_pings);
+        }
         self.remember();
         self.hook(evidence, |f| f.kind() == Kind::Danger && f.severity() == Severity::Crit);
         let standing = &self.care.standing;
@@ -234,6 +242,8 @@ impl Guard {
         let findings: Vec<Finding> = told.map(|f| finding(f, evidence)).collect();
         let top = self.care.found.first().filter(|f| f.kind() == Kind::Cause);
         let cause = top.map(|top| (top.check.id, top.hit.sure));
+        // Cured by hand, or healed by itself, a cause is out of sight before a save proves it: it was the cause.
+        let poorer = top.is_none_or(|top| ["unknown", "dead-end"].contains(&top.check.id));
         // The same cause with other figures is no news.
         if self.care.told != Some(cause) {
             let (event, detail) = match top {
@@ -246,7 +256,7 @@ impl Guard {
         }
         let trapped = self.care.found.iter().any(|f| f.check.id == "break-in-signs");
         if let Some(journal) = &mut self.journal {
-            journal.diagnosed(findings);
+            journal.diagnosed(findings, poorer);
         }
         if trapped && !self.past.frozen && self.settings.policy != Policy::Observe {
             return self.freeze(now);

@@ -91,6 +91,8 @@ struct World {
     /// What was sent away and is not back yet.
     errands: Vec<(u64, Event)>,
     hooks: u64,
+    /// How long the operator's program runs; 0: for ever.
+    hook_ms: u64,
     ill: Option<Ill>,
     oom_kills: u64,
     /// Changes of the host, each with its incident.
@@ -130,6 +132,7 @@ impl World {
             story: String::new(),
             errands: Vec::new(),
             hooks: 0,
+            hook_ms: 0,
             ill: None,
             oom_kills: 0,
             changes: Vec::new(),

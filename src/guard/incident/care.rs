@@ -13,7 +13,7 @@ use crate::guard::dialogue::{Command, Talk};
 use crate::guard::evidence::{Evidence, Healthy, HostFacts, Look, Seen, ServerFacts};
 use crate::guard::finding::headroom::headroom;
 use crate::guard::finding::trend::Trend;
-use crate::guard::finding::{Found, Kind, Severity, diagnose};
+use crate::guard::finding::{BREAK_IN, Found, Kind, Severity, diagnose};
 use crate::guard::policy::{CARE_AOF_EVERY, CARE_EVERY, CARE_PATIENCE, CRASHES_MOST};
 use crate::guard::record::{Finding, Phase};
 use crate::guard::remedy::{Step, command};
@@ -66,6 +66,8 @@ pub(super) struct Care {
     pub(super) refused: Vec<&'static str>,
     /// Kills by the memory controller while all was well.
     oom_kills_before: Option<u64>,
+    /// Of this incident's refused PINGs, our own, when the server was asked.
+    own_pings: u64,
     /// Refused PINGs while all was well, anybody's.
     pings_before: Option<u64>,
     /// What stands in peace, for the status.
@@ -105,7 +107,6 @@ impl Care {
             trend: std::mem::take(&mut self.trend),
             errands: self.errands,
             hooking: std::mem::take(&mut self.hooking),
-            pings_before: self.pings_before,
             ..Care::default()
         };
     }
@@ -155,7 +156,7 @@ impl Guard {
             return;
         }
         self.care.stage = Stage::Examining;
-        self.care.own_pings = self.refused_pings;
+        self.care.own_pings = self.pings_refused;
         self.care.look = look.clone();
         self.care.server = server.clone();
         self.out.push_back(Action::Examine(Box::new((look, server))));
@@ -203,7 +204,7 @@ impl Guard {
                 failures: self.saver.failures(),
                 fork_failed: self.saver.fork_failed(),
                 oom_kills_before: self.care.oom_kills_before,
-                pings: Some((self.care.pings_before.unwrap_or(0), self.pings_refused)),
+                pings: Some((self.care.pings_before.unwrap_or(0), self.care.own_pings)),
                 config_denied: self.config_refused.clone(),
             },
         }
@@ -215,7 +216,7 @@ impl Guard {
         self.care.standing = self.care.found.iter().filter(loud).map(|f| finding(f, evidence)).collect();
         self.care.oom_kills_before = self.care.host.cgroup.oom_kills.get().or(self.care.oom_kills_before);
         if let Some(refused) = self.care.server.pings_refused.get() {
-            self.care.pings_before = refused.saturating_sub(self.care.own_pings);
+            self.care.pings_before = Some(refused.saturating_sub(self.care.own_pings));
         }
         self.remember();
         self.hook(evidence, |f| f.kind() == Kind::Danger && f.severity() == Severity::Crit);
@@ -254,12 +255,13 @@ impl Guard {
             self.care.told = Some(cause);
             self.say(now, event, detail);
         }
-        let trapped = self.care.found.iter().any(|f| f.check.id == "break-in-signs");
+        let trapped = self.care.found.iter().any(|f| f.check.id == BREAK_IN);
         if let Some(journal) = &mut self.journal {
             journal.diagnosed(findings, poorer);
         }
         if trapped && !self.past.frozen && self.settings.policy != Policy::Observe {
-            return self.freeze(now);
+            self.freeze(now);
+            return self.hook(evidence, |f| f.check.id == BREAK_IN);
         }
         self.mend(now, evidence);
         self.due = self.due.min(now.mono);

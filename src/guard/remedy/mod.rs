@@ -271,7 +271,13 @@ impl Step {
         match self {
             Step::Config { name, value } => format!("{cli} CONFIG SET {name} {}", quoted(value)),
             Step::Command(words) => format!("{cli} {}", words.join(" ")),
-            Step::Host(change) => change.command(),
+            // The path is the container's: typed on the host it would name another directory.
+            Step::Host(change) => match (evidence.host.pid.get(), change.reach()) {
+                (Some(pid), Reach::Filesystem) if evidence.host.process.container.is(true) => {
+                    format!("nsenter -t {pid} -m -- {}", change.command())
+                }
+                _ => change.command(),
+            },
         }
     }
 }

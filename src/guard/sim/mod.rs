@@ -218,7 +218,12 @@ impl World {
                 Action::Record(record) if record.outcome.is_some() => self.closed.push(*record),
                 Action::Examine(_) => self.examine(),
                 Action::Change(errand, change) => self.change(errand, &change),
-                Action::Hook(_) => self.hooks += 1,
+                Action::Hook(finding) => {
+                    self.hooks += 1;
+                    if self.hook_ms > 0 {
+                        self.errands.push((self.now + self.hook_ms, Event::Hooked(finding.id, Ok(()))));
+                    }
+                }
                 Action::Remedied(..) | Action::Headroom(..) | Action::Remember(_) => {}
                 Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}
             }

@@ -375,6 +375,20 @@ async fn bare_save(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_yes_to_everything_is_none_to_what_may_be_meant_so() {
+        let named = ["maxmemory-high".to_owned()];
+        for (id, only, yes, wanted) in [
+            ("maxmemory-high", &[][..], true, false),
+            ("maxmemory-high", &[][..], false, true),
+            ("maxmemory-high", &named[..], true, true),
+            ("fork-enomem", &[][..], true, true),
+            ("fork-enomem", &named[..], true, false),
+        ] {
+            assert_eq!(is_wanted(id, only, yes), wanted, "{id} {only:?} {yes}");
+        }
+    }
     #[test]
     fn a_plan_that_only_saves_is_left_for_the_end_and_the_switch_is_known_by_name() {
         assert!(is_save(&Step::Command(&["BGSAVE"])) && !is_save(&Step::Command(&["BGREWRITEAOF"])));

@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::care::Care;
-pub use self::messages::{Action, Event, Now};
+pub use self::messages::{Action, Event, Now, Tone};
 use super::debt::Debt;
 use super::dialogue::Talk;
 use super::evidence::{Healthy, Look, Role, Target};
@@ -54,6 +54,8 @@ struct Past {
     frozen: bool,
     debt_failed: bool,
     told_keep: bool,
+    /// Tenths of the exposure budget that were told of.
+    told_tenths: u64,
     told_stuck: bool,
     told_role: bool,
     /// The switch read `no` and yet PING was refused: ask again, slowly.

@@ -195,6 +195,14 @@ pub struct Exposure {
     pub changes_max: u64,
 }
 
+impl Exposure {
+    /// How much of the budget that is nearer to its end is spent, in tenths; 0 without a limit.
+    pub fn tenths(&self) -> u64 {
+        let of = |value: u64, max: u64| (value.saturating_mul(10)).checked_div(max).unwrap_or(0);
+        of(self.secs, self.secs_max).max(of(self.changes, self.changes_max))
+    }
+}
+
 /// What sessions hold now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::feed::{PhaseChange, Shared, Tally, held, lock};
-use super::incident::{Action, Event, Guard, Now};
+use super::incident::{Action, Event, Guard, Now, Tone};
 use super::journal::rfc3339;
 use super::record::{Incident, Phase};
 use super::remedy::REMEDIES;
@@ -258,7 +258,7 @@ impl Shell {
                     }
                 }
                 Action::Opened => self.base = self.calm,
-                Action::Said(phase, event, detail, new) => self.said(phase, event, detail, new),
+                Action::Said(phase, event, detail, tone) => self.said(phase, event, detail, tone),
                 Action::Record(record) => self.recorded(record),
                 Action::Silent(n) => lock(&self.metrics.guard).silent_refusals += n,
                 Action::Examine(told) => self.errands.examine(told.0, told.1),
@@ -346,17 +346,19 @@ impl Shell {
         }
     }
 
-    fn said(&mut self, phase: Phase, event: &str, detail: String, new: bool) {
+    fn said(&mut self, phase: Phase, event: &str, detail: String, tone: Tone) {
         let incident = self.guard.record().map(|record| record.id.clone());
         let (upstream, id) = (&self.params.settings.address, incident.as_deref().unwrap_or("-"));
-        match (new, phase) {
-            (false, _) => debug!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}"),
-            (true, Phase::Quiet | Phase::Verifying | Phase::Rearming) => {
+        match (tone, phase) {
+            (Tone::Aside, _) => debug!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}"),
+            (Tone::Note, _) | (Tone::Turn, Phase::Quiet | Phase::Verifying | Phase::Rearming) => {
                 info!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}");
             }
-            (true, _) => warn!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}"),
+            (Tone::Warning | Tone::Turn, _) => {
+                warn!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}");
+            }
         }
-        if new {
+        if tone == Tone::Turn {
             let at = rfc3339(clock(self.start).unix_ms);
             let event = event.to_string();
             self.shared.tell(PhaseChange { at, phase, event, detail, incident });

@@ -2,6 +2,7 @@
 //! writes of the debt and a crash at any step. A failing seed prints its timeline.
 
 mod host;
+mod ladder;
 mod scenarios;
 
 use std::fmt::Write as _;
@@ -14,7 +15,7 @@ use self::host::Ill;
 use crate::config::{Policy, Repair, WhenExposed};
 use crate::guard::debt::{self, Debt};
 use crate::guard::dialogue::{Answer, Command, Dialogue, Heard, Next, Talk};
-use crate::guard::incident::{Action, Event, Guard, Now};
+use crate::guard::incident::{Action, Event, Guard, Now, Tone};
 use crate::guard::policy::Settings;
 use crate::guard::record::{Incident, Outcome, Phase};
 use crate::guard::remedy::Change;
@@ -91,6 +92,8 @@ struct World {
     /// What was sent away and is not back yet.
     errands: Vec<(u64, Event)>,
     hooks: u64,
+    /// What somebody must hear of though the phase is the same.
+    warnings: Vec<&'static str>,
     ill: Option<Ill>,
     oom_kills: u64,
     /// Changes of the host, each with its incident.
@@ -128,6 +131,7 @@ impl World {
             story: String::new(),
             errands: Vec::new(),
             hooks: 0,
+            warnings: Vec::new(),
             ill: None,
             oom_kills: 0,
             changes: Vec::new(),
@@ -208,6 +212,7 @@ impl World {
                 Action::Examine(_) => self.examine(),
                 Action::Change(change) => self.change(&change),
                 Action::Hook(_) => self.hooks += 1,
+                Action::Said(_, event, _, Tone::Warning) => self.warnings.push(event),
                 Action::Remedied(..) | Action::Headroom(_) | Action::Remember(_) => {}
                 Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}
             }

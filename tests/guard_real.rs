@@ -70,7 +70,12 @@ impl Server {
 }
 
 fn endpoint(address: &str, name: &str) -> Endpoint {
-    Endpoint { address: Address::Tcp(address.into()), credentials: None, name: name.into() }
+    Endpoint {
+        address: Address::Tcp(address.into()),
+        credentials: None,
+        name: name.into(),
+        renames: Default::default(),
+    }
 }
 
 struct Client(Control);
@@ -129,6 +134,7 @@ impl Guarded {
         let params = Params {
             host: bgsafe::host::here(),
             hook: None,
+            alerts: Default::default(),
             endpoint: endpoint(address, "bgsafe:test"),
             settings: Settings {
                 repair: Repair::Redis,

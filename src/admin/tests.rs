@@ -256,6 +256,11 @@ fn every_label_of_every_family_exists_at_zero_from_the_start() {
         ),
         ("upstream_role", "role", &["replica", "unknown"]),
     ];
+    for sink in ["url", "command"] {
+        for result in ["ok", "failed", "dropped"] {
+            want("alerts_total", &[&format!("sink=\"{sink}\",result=\"{result}\"")], "0");
+        }
+    }
     for (name, label, values) in tables {
         let labels = of(label, values);
         want(name, &labels.iter().map(String::as_str).collect::<Vec<_>>(), "0");

@@ -175,12 +175,12 @@ fn endpoint(args: &DoctorArgs) -> Result<Endpoint, config::ConfigError> {
             flags.set(key, vec![word.clone()], Origin::Flag(key));
         }
     }
-    let (address, credentials, warnings) = config::server(flags, args.config.as_deref(), &Machine)?;
+    let (address, credentials, renames, warnings) = config::server(flags, args.config.as_deref(), &Machine)?;
     for warning in warnings {
         complain(&format!("warning: {warning}"));
     }
     // Not `bgsafe:`: that is how a running bgsafe is known to others (`ServerFacts::other_guards`).
-    Ok(Endpoint { address, credentials, name: format!("bgsafe-doctor-{}", std::process::id()) })
+    Ok(Endpoint { address, credentials, name: format!("bgsafe-doctor-{}", std::process::id()), renames })
 }
 
 async fn examine(args: &DoctorArgs, endpoint: Endpoint) -> Result<ExitCode, Blind> {

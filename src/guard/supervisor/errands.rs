@@ -2,19 +2,17 @@
 //! changing it, running the operator's program. Each ends as an [`Event`], within its time.
 //!
 //! Refuses to know: why. Invariants: one look at a time, so that a disk that hangs costs one thread; threads
-//! are detached, so that it cannot keep the process from ending; a program that outlives its minute is ended.
+//! are detached, so that it cannot keep the process from ending.
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::thread;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::Command;
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 use tokio::time::timeout;
 
+use super::program;
 use crate::config::Address;
 use crate::guard::evidence::{HostFacts, Look, ServerFacts};
 use crate::guard::incident::Event;
@@ -26,10 +24,6 @@ use crate::host::{Asked, Host, is_local};
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// A change that was not made by then is told as one that was not.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The operator's program is ended then.
-const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
-/// Of its complaint so many bytes are shown.
-const HOOK_WORDS: usize = 300;
 
 /// See the module's page.
 pub struct Errands {
@@ -88,7 +82,7 @@ impl Errands {
         tokio::spawn(async move {
             let id = finding.id.clone();
             let news = serde_json::json!({"upstream": upstream, "incident": incident, "finding": finding});
-            let result = run(&hook, format!("{news}\n").as_bytes()).await;
+            let result = program::run(&hook, format!("{news}\n").as_bytes()).await;
             tell(&done, Event::Hooked(id, result));
         });
     }
@@ -105,55 +99,4 @@ fn away<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot
 /// The guard may have ended meanwhile.
 fn tell(done: &UnboundedSender<Event>, event: Event) {
     let _ = done.send(event);
-}
-
-async fn run(hook: &str, news: &[u8]) -> Result<(), String> {
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(hook).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    command.process_group(0).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|e| format!("host: sh: {e}"))?;
-    let group = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
-    let talk = async {
-        if let Some(mut stdin) = child.stdin.take() {
-            // A program that does not read is not wrong.
-            let _ = stdin.write_all(news).await;
-        }
-        let status = child.wait().await.map_err(|e| format!("host: {e}"))?;
-        match status.success() {
-            true => Ok(()),
-            false => {
-                let mut words = Vec::new();
-                if let Some(stderr) = child.stderr.take() {
-                    let mut said = stderr.take(HOOK_WORDS as u64);
-                    let _ = timeout(Duration::from_secs(1), said.read_to_end(&mut words)).await;
-                }
-                Err(format!("{status}: {}", String::from_utf8_lossy(&words).trim()))
-            }
-        }
-    };
-    match timeout(HOOK_TIMEOUT, talk).await {
-        Ok(result) => result,
-        Err(_) => {
-            if let Some(group) = group {
-                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-            }
-            Err(format!("ended: it took longer than {HOOK_TIMEOUT:?}"))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_program_reads_the_news_and_its_failure_is_told_in_its_own_words() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("news");
-        assert_eq!(run(&format!("cat > {}", file.display()), b"{\"a\":1}\n").await, Ok(()));
-        assert_eq!(std::fs::read(&file).unwrap(), b"{\"a\":1}\n");
-        let why = run("echo no volume >&2; exit 3", b"x").await.unwrap_err();
-        assert!(why.contains("exit status: 3") && why.contains("no volume"), "{why}");
-        assert_eq!(run("exec <&-; true", &vec![b'x'; 1 << 20]).await, Ok(()), "nobody must read");
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::alerts::Sinks;
 use crate::config::Config;
 use crate::control::Endpoint;
 use crate::guard::policy::Settings;
@@ -18,6 +19,8 @@ pub struct Params {
     pub host: Arc<dyn Host>,
     /// Told of findings: a command for `sh -c`.
     pub hook: Option<String>,
+    /// Told of each turn of an incident.
+    pub alerts: Sinks,
     /// Debts and incident records.
     pub state_dir: std::path::PathBuf,
 }
@@ -32,6 +35,7 @@ impl Params {
                 address: config.upstream.clone(),
                 credentials: config.credentials.clone(),
                 name: name.clone(),
+                renames: config.renames.clone(),
             },
             settings: Settings {
                 address: config.upstream.to_string(),
@@ -47,6 +51,7 @@ impl Params {
             state_dir: config.state_dir.clone(),
             host: host::here(),
             hook: config.repair_hook.clone(),
+            alerts: Sinks { url: config.alert_url.clone(), command: config.alert_command.clone() },
         }
     }
 }

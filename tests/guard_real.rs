@@ -140,6 +140,8 @@ impl Guarded {
                 repair: Repair::Redis,
                 hook: false,
                 name: "bgsafe:test".into(),
+                user: "default".into(),
+                hold_time: Duration::from_secs(5),
                 address: address.into(),
                 policy,
                 exposure_time: Duration::from_secs(3600),

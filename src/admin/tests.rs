@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::guard::record::{Exposure, Held, Outcome};
+use crate::guard::record::{Exposure, Held, Outcome, RightsView};
 use crate::posture::Variant;
 
 /// A world that stands still.
@@ -57,6 +57,7 @@ fn upstream() -> UpstreamStatus {
         debt: None,
         exposure: Exposure { secs_max: 3600, ..Exposure::default() },
         findings: Vec::new(),
+        rights: RightsView::default(),
         held: Held::default(),
         incident: None,
     }

@@ -15,6 +15,7 @@ mod hands;
 mod looks;
 mod mend;
 mod messages;
+mod rights;
 mod span;
 mod view;
 
@@ -25,7 +26,7 @@ use self::care::Care;
 pub use self::messages::{Action, Event, Now, Tone};
 use super::debt::Debt;
 use super::dialogue::Talk;
-use super::evidence::{Healthy, Look, Role, Target};
+use super::evidence::{Healthy, Look, Rights, Role, Target};
 use super::journal::Journal;
 use super::policy::{BLIND_AFTER, Course, Facts, LOOK_FRESH, Settings, course};
 use super::record::Phase;
@@ -97,6 +98,9 @@ pub struct Guard {
     unwind: Option<Unwind>,
     /// CONFIG SET was, in the server's words.
     config_refused: Option<String>,
+    /// What we may do, as far as this connection told, and what of it was said.
+    rights: Rights,
+    rights_told: Option<Rights>,
     /// Tickets issued, and tickets known to be open.
     sighted: u64,
     opened: u64,
@@ -155,6 +159,8 @@ impl Guard {
             restore_in_doubt: false,
             unwind: None,
             config_refused: None,
+            rights: Rights::default(),
+            rights_told: None,
             sighted: 0,
             opened: 0,
             suspicious: false,
@@ -206,6 +212,7 @@ impl Guard {
                 self.up = true;
                 self.reconciled = false;
                 self.config_refused = None;
+                (self.rights, self.rights_told) = (Rights::default(), None);
                 self.care.lost(now);
                 self.due = now.mono;
             }
@@ -348,7 +355,8 @@ impl Guard {
                 self.set_posture(Posture::Hold);
                 self.enter(now, Phase::Holding, "writes parked", row.why.into());
                 if !self.facts(now).config && row.course == Course::Park {
-                    self.find("config-blocked", "warn", row.why.into(), self.remedy_config());
+                    let why = self.rights.blocked().unwrap_or_else(|| row.why.into());
+                    self.find("config-blocked", "warn", why, self.remedy_config());
                 }
             }
             Course::Look | Course::Lower => {}
@@ -370,7 +378,9 @@ impl Guard {
             hands_off: self.past.hands_off,
             looked: look.is_some(),
             primary: role == Some(Role::Primary),
-            config: self.config_refused.is_none() && seen.is_some_and(|l| l.knob.known().is_some()),
+            config: self.config_refused.is_none()
+                && self.may_lower()
+                && seen.is_some_and(|l| l.knob.known().is_some()),
             run_id: seen.is_some_and(|l| l.run_id.known().is_some()),
             debt_failed: self.past.debt_failed,
         }

@@ -212,6 +212,15 @@ pub struct Held {
     pub bytes: u64,
 }
 
+/// What the control user may do, as far as that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RightsView {
+    /// `ping`, `info`, `role`, `config-get`, `config-set`, `bgsave`, `lastsave`, `multi`.
+    pub allowed: Vec<String>,
+    /// … and those that were refused, or that the server does not have.
+    pub denied: Vec<String>,
+}
+
 /// One entry of `upstreams` in `/api/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamStatus {
@@ -239,6 +248,9 @@ pub struct UpstreamStatus {
     pub exposure: Exposure,
     /// Standing findings: each with the command a human must type.
     pub findings: Vec<Finding>,
+    /// Of the control user.
+    #[serde(default)]
+    pub rights: RightsView,
     /// What is parked now.
     pub held: Held,
     /// Id of the open incident.

@@ -59,6 +59,8 @@ pub enum Tone {
     Aside,
     /// For the log of every day.
     Note,
+    /// A warning in the log.
+    Caution,
     /// Somebody must hear of it, though the phase is the same.
     Warning,
     /// The phase is new.

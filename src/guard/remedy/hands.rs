@@ -5,8 +5,8 @@
 
 use super::files::{is_data_dir, may_set_dir};
 use super::{Consent, OVERCOMMIT_FILE, Plan, Proof, Reach, Remedy, cli, quoted};
-use crate::guard::evidence::Evidence;
 use crate::guard::evidence::host::Dump;
+use crate::guard::evidence::{Evidence, Right};
 use crate::guard::finding::failing::version;
 
 pub const ROWS: &[Remedy] = &[
@@ -211,9 +211,13 @@ pub const ROWS: &[Remedy] = &[
                 "grep -n rename-command /etc/redis/redis.conf # there are no ACLs before 6.0".into(),
             );
         }
+        if !e.server.rights.lacking().is_empty() || e.server.rights.is_withdrawn(Right::ConfigGet) {
+            let user = e.server.whoami.known().map_or("bgsafe", String::as_str);
+            return hand(super::grant(&e.server.rights, &e.address, user));
+        }
         hand(format!(
             "{} ACL SETUSER bgsafe on '>SECRET' resetkeys resetchannels -@all +ping +info '+config|get' '+config|set' \
-             +bgsave +lastsave '+client|setname' '+client|id' '+client|list' +role '+acl|whoami' +multi +exec +discard",
+             +bgsave +lastsave '+client|setname' '+client|id' '+client|list' +role '+acl|whoami' '+acl|dryrun' +multi +exec +discard",
             cli(&e.address)
         ))
     }),

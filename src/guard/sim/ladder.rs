@@ -56,3 +56,40 @@ fn a_budget_kept_open_is_told_of_once_when_it_is_spent_and_one_without_limit_nev
     world.run(60_000, &[(2000, DISK), (2010, Hand::Bgsave)]);
     assert_eq!(world.warnings, [] as [&str; 0], "{}", world.story);
 }
+
+fn rights(world: &World) -> (Vec<String>, Vec<String>) {
+    let rights = world.guard.status(world.clock(), crate::guard::record::Held::default()).rights;
+    (rights.allowed, rights.denied)
+}
+
+#[test]
+fn what_the_control_user_may_do_is_known_in_peace() {
+    let mut world = World::new(1, settings());
+    world.run(1000, &[]);
+    let all = ["ping", "info", "role", "config-get", "config-set", "bgsave", "lastsave", "multi"];
+    assert_eq!(rights(&world), (all.map(String::from).to_vec(), vec![]), "{}", world.story);
+    assert!(world.fake.knob && world.sent == 0);
+}
+
+/// Nothing is tried that is known to be refused: no debt is written, the first step is the save.
+#[test]
+fn a_denied_config_parks_at_once_and_a_granted_one_lowers() {
+    let faults = Faults { fork: true, no_config: true, ..Faults::default() };
+    let mut world = World::new(1, settings());
+    world.fake.faults = Faults { no_config: true, ..Faults::default() };
+    world.run(3000, &[(2000, Hand::Fault(faults)), (2010, Hand::Bgsave)]);
+    assert_eq!(rights(&world).1, ["config-get", "config-set"], "{}", world.story);
+    assert_eq!((world.guard.phase(), world.posture), (Phase::Holding, Posture::Hold), "{}", world.story);
+    assert!(!world.story.contains("WriteDebt") && !world.story.contains("Talk(Lower)"), "{}", world.story);
+    assert!(world.story.contains("hold-time is short") && world.sent == 1, "{}", world.story);
+    let record = world.guard.record().unwrap();
+    let blocked = record.findings.iter().find(|finding| finding.id == "config-blocked").unwrap();
+    let remedy = "redis-cli -h 127.0.0.1 -p 6379 ACL SETUSER default '+config|get' '+config|set'";
+    assert_eq!(blocked.remedy, remedy, "{record:#?}");
+    // An operator types it.
+    world.run(40_000, &[(3000, FORK)]);
+    assert!(!world.fake.knob && world.posture == Posture::Forward, "{}", world.story);
+    world.run(100_000, &[(40_000, WELL)]);
+    world.converged();
+    assert_eq!(world.closed[0].outcome, Some(Outcome::Rearmed), "{}", world.story);
+}

@@ -449,6 +449,8 @@ fn settings() -> Settings {
         repair: Repair::Redis,
         hook: false,
         name: "bgsafe:7".into(),
+        user: "default".into(),
+        hold_time: Duration::from_secs(5),
         nonce: 7,
     }
 }

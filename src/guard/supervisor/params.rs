@@ -30,6 +30,7 @@ impl Params {
     pub fn new(config: &Config) -> Self {
         let nonce = (std::process::id() & 0xffff) as u16;
         let name = format!("bgsafe:{nonce:04x}");
+        let user = config.credentials.as_ref().and_then(|credentials| credentials.user.clone());
         Params {
             endpoint: Endpoint {
                 address: config.upstream.clone(),
@@ -46,6 +47,8 @@ impl Params {
                 repair: config.repair,
                 hook: config.repair_hook.is_some(),
                 name,
+                user: user.unwrap_or_else(|| "default".into()),
+                hold_time: config.hold_time,
                 nonce,
             },
             state_dir: config.state_dir.clone(),

@@ -21,7 +21,7 @@ impl Shell {
             (Tone::Note, _) | (Tone::Turn, Phase::Quiet | Phase::Verifying | Phase::Rearming) => {
                 info!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}");
             }
-            (Tone::Warning | Tone::Turn, _) => {
+            (Tone::Caution | Tone::Warning | Tone::Turn, _) => {
                 warn!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}");
             }
         }
@@ -30,7 +30,7 @@ impl Shell {
             self.shared.tell(PhaseChange { at, phase, event, detail: detail.clone(), incident });
         }
         match tone {
-            Tone::Aside | Tone::Note => {}
+            Tone::Aside | Tone::Note | Tone::Caution => {}
             Tone::Warning | Tone::Turn => {
                 let (record, exposure) = (self.guard.record(), self.guard.exposure(clock(self.start)));
                 self.alerts.tell(upstream, record, phase, exposure, (at, event.to_string(), detail));

@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 
 use crate::command::Class;
 use crate::guard::finding::headroom::Headroom;
+use crate::guard::finding::trend::Ahead;
 use crate::guard::record::Outcome;
 use crate::posture::{Form, Variant};
 pub use crate::session::core::Degraded;
@@ -227,6 +228,8 @@ pub struct GuardStats {
     pub headroom: Headroom,
     /// Alerts, indexed by `AlertSink as usize` and `AlertEnd as usize`.
     pub alerts: [[u64; AlertEnd::ALL.len()]; AlertSink::ALL.len()],
+    /// When nothing will be, at the present pace.
+    pub ahead: Ahead,
 }
 
 /// Longest duration the guard's histograms tell apart: a day.
@@ -252,6 +255,7 @@ impl GuardStats {
             silent_refusals: 0,
             headroom: Headroom::default(),
             alerts: Default::default(),
+            ahead: Ahead::default(),
         }
     }
 

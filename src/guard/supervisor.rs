@@ -268,7 +268,7 @@ impl Shell {
                 Action::Record(record) => self.recorded(record),
                 Action::Silent(n) => lock(&self.metrics.guard).silent_refusals += n,
                 Action::Examine(told) => self.errands.examine(told.0, told.1),
-                Action::Change(change) => self.errands.change(change),
+                Action::Change(errand, change) => self.errands.change(errand, change),
                 Action::Hook(finding) => {
                     let incident = self.guard.record().map(|record| record.id.clone());
                     self.errands.hook(*finding, incident, self.params.settings.address.clone());
@@ -276,7 +276,10 @@ impl Shell {
                 Action::Remedied(finding, result) => {
                     lock(&self.metrics.guard).remedied(finding, result);
                 }
-                Action::Headroom(headroom) => lock(&self.metrics.guard).headroom = headroom,
+                Action::Headroom(left, ahead) => {
+                    let mut stats = lock(&self.metrics.guard);
+                    (stats.headroom, stats.ahead) = (left, ahead);
+                }
                 Action::Remember(healthy) => self.job(Job::Remember(healthy)),
             }
         }

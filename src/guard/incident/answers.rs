@@ -107,6 +107,7 @@ impl Guard {
 
     fn refused(&mut self, now: Now, variant: Variant, text: String) {
         self.own_refusals += 1;
+        self.pings_refused += 1;
         self.refusal = Some(text.clone());
         let turned = self.journal.is_some() && variant != self.variant;
         let fresh = self.journal.is_none();
@@ -239,6 +240,7 @@ impl Guard {
             self.unwind = None;
             self.course = None;
             self.own_refusals += 1;
+            self.pings_refused += 1;
             self.set_posture(Posture::Hold);
             self.enter(now, Phase::Alarmed, "refused again", "a save failed after the proof".into());
             self.due = now.mono;
@@ -255,6 +257,7 @@ impl Guard {
             }
             Heard::Refused(refusal, _) => {
                 self.own_refusals += 1;
+                self.pings_refused += 1;
                 self.open(now, refusal.variant);
             }
             Heard::Other(_) => {}

@@ -11,7 +11,9 @@ use super::{Action, Guard, Now};
 use crate::config::Policy;
 use crate::guard::dialogue::{Command, Talk};
 use crate::guard::evidence::{Evidence, Fact, Healthy, HostFacts, Look, Seen, ServerFacts};
-use crate::guard::finding::{Found, Kind, Severity, diagnose, headroom::headroom};
+use crate::guard::finding::headroom::headroom;
+use crate::guard::finding::trend::Trend;
+use crate::guard::finding::{Found, Kind, Severity, diagnose};
 use crate::guard::policy::{CARE_AOF_EVERY, CARE_EVERY, CARE_PATIENCE, CRASHES_MOST};
 use crate::guard::record::{Finding, Phase};
 use crate::guard::remedy::{Step, command};
@@ -48,6 +50,8 @@ pub(super) struct Care {
     pub(super) found: Vec<Found>,
     /// The cause that was told last, and whether it was sure.
     told: Option<Option<(&'static str, bool)>>,
+    /// Changes of the host sent away so far, in all incidents.
+    pub(super) errands: u64,
     /// Failed saves when evidence was last gathered.
     failures: u32,
     /// Remedies tried in this incident: finding, and what it does.
@@ -60,8 +64,12 @@ pub(super) struct Care {
     pub(super) refused: Vec<&'static str>,
     /// Kills by the memory controller while all was well.
     oom_kills_before: Option<u64>,
+    /// Refused PINGs while all was well, anybody's.
+    pings_before: Option<u64>,
     /// What stands in peace, for the status.
     standing: Vec<Finding>,
+    /// How headroom went in the last hour.
+    trend: Trend,
     /// What the disk knows to be healthy.
     remembered: Option<Healthy>,
     /// To be taken back when the incident ends.
@@ -88,9 +96,12 @@ impl Care {
             stage: if stale { stage } else { Stage::Idle },
             stale,
             due: now.mono,
+            pings_before: self.server.pings_refused.get().or(self.pings_before),
             oom_kills_before: host.cgroup.oom_kills.get().or(self.oom_kills_before),
             patience: now.mono + CARE_PATIENCE,
             remembered: self.remembered.take(),
+            trend: std::mem::take(&mut self.trend),
+            errands: self.errands,
             ..Care::default()
         };
     }
@@ -156,8 +167,10 @@ impl Guard {
         }
         self.care.host = host;
         self.care.failures = self.saver.failures();
+        let left = headroom(&self.evidence());
+        self.care.trend.push(now.mono, left);
         let evidence = self.evidence();
-        self.out.push_back(Action::Headroom(headroom(&evidence)));
+        self.out.push_back(Action::Headroom(left, evidence.ahead));
         self.care.found = diagnose(&evidence);
         let every = match self.journal.is_some() && self.phase == Phase::Holding {
             true => CARE_AOF_EVERY,
@@ -184,12 +197,14 @@ impl Guard {
             server,
             host: self.care.host.clone(),
             healthy: self.healthy.clone(),
+            ahead: self.care.trend.ahead(),
             seen: Seen {
                 variant: self.journal.as_ref().map(|_| self.variant),
                 refusal: self.refusal.clone(),
                 failures: self.saver.failures(),
                 fork_failed: self.saver.fork_failed(),
                 oom_kills_before: self.care.oom_kills_before,
+                pings: Some((self.care.pings_before.unwrap_or(0), self.pings_refused)),
                 config_denied: self.config_refused.clone(),
             },
         }
@@ -259,6 +274,11 @@ impl Guard {
         let harmful = |f: &Found| ["child-oom-killed", "child-crashed"].contains(&f.check.id);
         let cause = self.care.found.first().is_some_and(harmful);
         cause && self.saver.failures() >= CRASHES_MOST
+    }
+
+    /// How long the newest fork had taken when the cause was sought.
+    pub(super) fn fork_before(&self) -> Option<u64> {
+        self.care.server.latest_fork_usec.get()
     }
 
     /// The likeliest cause, its evidence, and what a human types.

@@ -26,15 +26,15 @@ pub(super) struct Mending {
     does: &'static str,
     proof: Proof,
     steps: VecDeque<Step>,
-    /// The host is at work on one.
-    away: bool,
+    /// The host is at work on one: the change of this number.
+    away: Option<u64>,
     done: Vec<String>,
 }
 
 impl Mending {
     /// The next step, when it is one for the control connection.
     pub(super) fn talk(&self) -> Option<Talk> {
-        let step = self.steps.front().filter(|_| !self.away)?;
+        let step = self.steps.front().filter(|_| self.away.is_none())?;
         Some(Talk::Apply(vec![words(step)?]))
     }
 }
@@ -83,7 +83,7 @@ impl Guard {
         self.care.back.extend(back);
         let typed = commands(&steps, evidence);
         let (steps, done) = (steps.into(), Vec::new());
-        self.care.stage = Stage::Mending(Mending { finding, does, proof, steps, away: false, done });
+        self.care.stage = Stage::Mending(Mending { finding, does, proof, steps, away: None, done });
         let detail = format!("{finding}: {does}: {typed}");
         match self.phase {
             Phase::Mitigated | Phase::Diagnosing | Phase::Verifying | Phase::Stuck => {
@@ -104,11 +104,22 @@ impl Guard {
         let Stage::Mending(mending) = &mut self.care.stage else { return };
         match mending.steps.front() {
             Some(Step::Host(change)) => {
-                mending.away = true;
-                self.out.push_back(Action::Change(change.clone()));
+                self.care.errands += 1;
+                mending.away = Some(self.care.errands);
+                self.out.push_back(Action::Change(self.care.errands, change.clone()));
             }
             Some(Step::Config { .. } | Step::Command(_)) => {}
             None => self.mended(now, None),
+        }
+    }
+
+    /// The host ended a change: of the remedy under way, or of one that was given up, perhaps an incident ago.
+    pub(super) fn changed(&mut self, now: Now, errand: u64, result: Result<String, String>) {
+        match &self.care.stage {
+            Stage::Mending(mending) if mending.away == Some(errand) => self.stepped(now, result),
+            Stage::Idle | Stage::Asking | Stage::Examining | Stage::Mending(_) | Stage::TakingBack => {
+                self.say(now, "late change of the host", result.unwrap_or_else(|why| why));
+            }
         }
     }
 
@@ -116,7 +127,7 @@ impl Guard {
     pub(super) fn stepped(&mut self, now: Now, result: Result<String, String>) {
         match &mut self.care.stage {
             Stage::Mending(mending) => {
-                mending.away = false;
+                mending.away = None;
                 match result {
                     Ok(words) => {
                         mending.done.push(words);
@@ -169,6 +180,13 @@ impl Guard {
         match proof {
             Proof::Save => self.saver.remedied(),
             Proof::Aof | Proof::Reading => {}
+        }
+    }
+
+    /// Leaves the remedy under way as far as it came: what the host is still at work on is told when it ends.
+    pub(super) fn give_up(&mut self) {
+        if matches!(self.care.stage, Stage::Mending(_)) {
+            self.care.stage = Stage::Idle;
         }
     }
 

@@ -206,14 +206,22 @@ pub const ROWS: &[Remedy] = &[
         hand("livenessProbe: {tcpSocket: {port: 6379}, timeoutSeconds: 5} # readinessProbe alone asks for PONG".into())
     }),
     row("config-blocked", "give bgsafe a user of its own", |e| {
+        if !e.server.rights.lacking().is_empty() || e.server.rights.is_withdrawn(Right::ConfigGet) {
+            let user = e.server.whoami.known().map_or("bgsafe", String::as_str);
+            return hand(super::grant(&e.server.rights, &e.address, user));
+        }
+        let look = e.look.knob.reason().map(ToString::to_string);
+        // A command that was renamed away, or withdrawn, is given back by no right (`server.c:processCommand`).
+        if e.seen.config_denied.clone().or(look).is_some_and(|why| why.contains("unknown command")) {
+            return hand(
+                "grep -n rename-command /etc/redis/redis.conf # a managed service gives CONFIG to nobody: --policy hold"
+                    .into(),
+            );
+        }
         if version(e).is_some_and(|version| version < (6, 0, 0)) {
             return hand(
                 "grep -n rename-command /etc/redis/redis.conf # there are no ACLs before 6.0".into(),
             );
-        }
-        if !e.server.rights.lacking().is_empty() || e.server.rights.is_withdrawn(Right::ConfigGet) {
-            let user = e.server.whoami.known().map_or("bgsafe", String::as_str);
-            return hand(super::grant(&e.server.rights, &e.address, user));
         }
         hand(format!(
             "{} ACL SETUSER bgsafe on '>SECRET' resetkeys resetchannels -@all +ping +info '+config|get' '+config|set' \

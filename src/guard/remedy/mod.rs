@@ -353,7 +353,8 @@ pub fn grant(rights: &Rights, address: &str, user: &str) -> String {
     match (lacking.is_empty(), gone.as_slice()) {
         (true, [name, ..]) => {
             format!(
-                "grep -n rename-command /etc/redis/redis.conf; then start bgsafe with --rename {name}=NEWNAME"
+                "grep -n rename-command /etc/redis/redis.conf; then start bgsafe with --rename {name}=NEWNAME \
+                 # a managed service gives it to nobody: --policy hold"
             )
         }
         (true, []) => {

@@ -486,3 +486,45 @@ fn the_operators_own_program_is_told_once_of_each_cause() {
     let world = scenario(Settings { hook: true, ..settings() }, 60_000, &plan);
     assert_eq!(world.hooks, 1, "{}", world.story);
 }
+
+/// A disk that hangs under a change must not hide that the server has healed.
+#[test]
+fn a_change_that_hangs_holds_no_write_that_the_server_would_take() {
+    for policy in [Policy::Mitigate, Policy::Hold] {
+        let mut world = World::new(1, Settings { policy, ..with_repair(Repair::Host) });
+        world.change_ms = 20_000;
+        let ill = [(2000, Hand::Ill(Some(Ill::WrongOwner))), (2010, Hand::Bgsave)];
+        world.run(4000, &ill);
+        assert!(world.guard.record().is_some() && world.changes.len() == 1, "{}", world.story);
+        world.run(6500, &[(4000, Hand::Ill(None)), (4500, Hand::Bgsave)]);
+        assert_eq!((world.guard.phase(), world.posture), (Phase::Quiet, Posture::Forward), "{}", world.story);
+    }
+}
+
+/// The result of a change says nothing of another one.
+#[test]
+fn a_change_that_outlives_its_incident_is_not_taken_for_one_of_the_next() {
+    let mut world = World::new(1, with_repair(Repair::Host));
+    world.change_ms = 8000;
+    let first = [(2000, Hand::Ill(Some(Ill::WrongOwner))), (2010, Hand::Bgsave)];
+    world.run(4000, &first);
+    world.run(7000, &[(4000, Hand::Ill(None)), (4500, Hand::Bgsave)]);
+    assert_eq!(outcomes(&world), [Outcome::Rearmed], "{}", world.story);
+    world.run(30_000, &[(7000, Hand::Ill(Some(Ill::DirGone))), (7010, Hand::Bgsave)]);
+    let told = world.closed[1].timeline.iter();
+    let applied: Vec<u64> = told.filter(|e| e.event == "remedy applied").map(|e| e.at_ms).collect();
+    assert!(applied.len() == 1 && applied[0] >= 8000, "{applied:?}\n{}", world.story);
+    world.converged();
+}
+
+/// Under signs of a break-in not even what was begun before is ended.
+#[test]
+fn a_remedy_under_way_is_given_up_when_the_target_moves() {
+    let mut world = World::new(1, with_repair(Repair::Host));
+    world.change_ms = 3000;
+    let plan =
+        [(2000, Hand::Ill(Some(Ill::DirGone))), (2010, Hand::Bgsave), (3000, Hand::Move("/root/.ssh"))];
+    world.run(20_000, &plan);
+    assert_eq!(world.guard.phase(), Phase::Stuck, "{}", world.story);
+    assert_eq!(world.fake.dir, "/root/.ssh", "it is evidence\n{}", world.story);
+}

@@ -43,12 +43,13 @@ impl Errands {
             let hung = HostFacts::elsewhere("the host has not answered the last look yet");
             return tell(&done, Event::Examined(Box::new(hung)));
         }
-        let (host, address, looking) = (self.host.clone(), self.address.clone(), self.looking.clone());
+        let (host, address, looking) =
+            (self.host.clone(), self.address.clone(), Looking(self.looking.clone()));
         let facts = away(move || {
+            // Before the answer is sent: it may be followed by the next question at once.
+            let _looking = looking;
             let asked = Asked::new(&look, &server, is_local(&address));
-            let facts = host.facts(&asked);
-            looking.store(false, Release);
-            facts
+            host.facts(&asked)
         });
         tokio::spawn(async move {
             let facts = match timeout(LOOK_TIMEOUT, facts).await {
@@ -61,7 +62,7 @@ impl Errands {
     }
 
     /// Ends as [`Event::Changed`].
-    pub fn change(&self, change: Change) {
+    pub fn change(&self, errand: u64, change: Change) {
         let (host, done) = (self.host.clone(), self.done.clone());
         let result = away(move || host.apply(&change));
         tokio::spawn(async move {
@@ -71,7 +72,7 @@ impl Errands {
                 Ok(Err(_)) => Err("bgsafe: the change failed".into()),
                 Err(_) => Err("host: no answer within 30 s; the change may still be made".into()),
             };
-            tell(&done, Event::Changed(result));
+            tell(&done, Event::Changed(errand, result));
         });
     }
 
@@ -88,6 +89,15 @@ impl Errands {
     }
 }
 
+/// A look is under way for as long as this lives: a panic, or no thread to be had, ends it too.
+struct Looking(Arc<AtomicBool>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.store(false, Release);
+    }
+}
+
 /// On a thread of its own. A panic there drops the sender.
 fn away<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
     let (answer, result) = oneshot::channel();
@@ -99,4 +109,36 @@ fn away<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot
 /// The guard may have ended meanwhile.
 fn tell(done: &UnboundedSender<Event>, event: Event) {
     let _ = done.send(event);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Broken(AtomicBool);
+
+    impl Host for Broken {
+        fn facts(&self, _: &Asked) -> HostFacts {
+            assert!(self.0.swap(true, AcqRel), "the first look fails");
+            HostFacts { pid: crate::guard::evidence::Fact::Known(7), ..HostFacts::default() }
+        }
+
+        fn apply(&self, _: &Change) -> Result<crate::host::Applied, crate::host::HostError> {
+            Err(crate::host::HostError::Elsewhere("a test".into()))
+        }
+    }
+
+    /// Nor by one for which no thread was to be had, on a host that is out of processes.
+    #[tokio::test]
+    async fn a_look_that_failed_blinds_no_later_one() {
+        let (done, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let host = Arc::new(Broken(AtomicBool::new(false)));
+        let address = Address::Unix("/run/redis.sock".into());
+        let errands = Errands { host, address, hook: None, done, looking: Arc::default() };
+        for known in [None, Some(7)] {
+            errands.examine(Look::default(), ServerFacts::default());
+            let Some(Event::Examined(facts)) = events.recv().await else { panic!("an answer") };
+            assert_eq!(facts.pid.get(), known, "{:?}", facts.pid);
+        }
+    }
 }

@@ -16,13 +16,16 @@ impl Shell {
         let at = rfc3339(clock(self.start).unix_ms);
         let incident = self.guard.record().map(|record| record.id.clone());
         let (upstream, id) = (&self.params.settings.address, incident.as_deref().unwrap_or("-"));
+        let colon = if detail.is_empty() { "" } else { ": " };
         match (tone, phase) {
-            (Tone::Aside, _) => debug!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}"),
+            (Tone::Aside, _) => {
+                debug!(%upstream, incident = id, phase = phase.name(), "{event}{colon}{detail}")
+            }
             (Tone::Note, _) | (Tone::Turn, Phase::Quiet | Phase::Verifying | Phase::Rearming) => {
-                info!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}");
+                info!(%upstream, incident = id, phase = phase.name(), "{event}{colon}{detail}");
             }
             (Tone::Caution | Tone::Warning | Tone::Turn, _) => {
-                warn!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}");
+                warn!(%upstream, incident = id, phase = phase.name(), "{event}{colon}{detail}");
             }
         }
         if tone == Tone::Turn {

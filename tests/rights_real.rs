@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bgsafe::testing::client::{Reply, text};
 use bgsafe::testing::faults::Fault;
-use bgsafe::testing::server::Options;
+use bgsafe::testing::server::{Options, Server};
 use bgsafe::testing::workload::{Plan, Score};
 use common::{Lab, eventually, program};
 use serde_json::Value;
@@ -165,4 +165,34 @@ fn a_renamed_config_is_used_under_its_name_and_missed_without_it() {
     let (score, incident) = self::incident(&mut lab);
     assert!(score.total.perfect(), "{score:#?}");
     assert_eq!(incident["outcome"], "self-healed", "{incident:#}");
+}
+
+/// As a managed service does it. Nothing is tried to find that out.
+#[test]
+fn a_service_that_withdraws_commands_is_named_in_peace() {
+    let dir = tempfile::tempdir().unwrap();
+    let conf = dir.path().join("rename.conf");
+    for (gone, product) in [
+        (&["CONFIG", "BGSAVE"][..], "Amazon ElastiCache"),
+        (&["CONFIG", "BGSAVE", "LASTSAVE"], "Google Memorystore"),
+    ] {
+        let lines: String = gone.iter().map(|name| format!("rename-command {name} \"\"\n")).collect();
+        std::fs::write(&conf, format!("{lines}rename-command DEBUG hidden\n")).unwrap();
+        let options = options().arg(&["--include", conf.to_str().unwrap()]);
+        let server = Server::start(&program(), options).unwrap();
+        let bgsafe = common::start_bgsafe(&format!("redis://{}", server.site().address), &[]);
+        eventually("named", Duration::from_secs(5), || {
+            let status = bgsafe.upstream_status().unwrap();
+            status["findings"].as_array().unwrap().iter().any(|finding| {
+                finding["id"] == "config-blocked" && finding["evidence"].as_str().unwrap().contains(product)
+            })
+        });
+        let status = bgsafe.upstream_status().unwrap();
+        assert!(names(&status["rights"], "denied").contains(&"bgsave".into()), "{status:#}");
+        assert!(bgsafe.log().contains(product), "{}", bgsafe.log());
+        let typed = status["findings"][0]["remedy"].as_str().unwrap();
+        assert!(typed.contains("a managed service gives it to nobody"), "{status:#}");
+        let stats = server.cli(&["INFO", "commandstats"]).unwrap();
+        assert!(!text(&stats).contains("cmdstat_config|set"));
+    }
 }

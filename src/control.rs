@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 
+use crate::config::rename::Renames;
 use crate::config::{Address, Credentials};
 use crate::guard::dialogue::{Answer, Command, Dialogue, Next, Talk};
 
@@ -34,6 +35,8 @@ pub struct Endpoint {
     pub credentials: Option<Credentials>,
     /// For CLIENT SETNAME; no spaces.
     pub name: String,
+    /// Commands that the server has under other names.
+    pub renames: Renames,
 }
 
 /// Why the connection is lost. Always the upstream's side.
@@ -79,6 +82,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// See the module's page.
 pub struct Control {
     framed: Framed<Box<dyn Stream>, Resp2>,
+    renames: Renames,
 }
 
 impl Control {
@@ -98,7 +102,8 @@ impl Control {
             }
             Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
         };
-        let mut control = Control { framed: Framed::new(stream, Resp2::default()) };
+        let framed = Framed::new(stream, Resp2::default());
+        let mut control = Control { framed, renames: endpoint.renames.clone() };
         if let Some(Credentials { user, password }) = &endpoint.credentials {
             let words = ["AUTH".to_string()].into_iter().chain(user.clone()).chain([password.0.clone()]);
             let replies = control.exchange(&[words.collect()], EXCHANGE_TIMEOUT).await?;
@@ -141,7 +146,8 @@ impl Control {
         }
     }
 
-    /// Sends a batch in one write and reads as many replies.
+    /// Sends a batch in one write and reads as many replies. Renamed commands go out under their new names; no
+    /// error tells those.
     pub async fn exchange(&mut self, batch: &[Command], limit: Duration) -> Result<Vec<Frame>, ControlError> {
         timeout(limit, self.exchange_unhurried(batch)).await.unwrap_or(Err(ControlError::Timeout(limit)))
     }
@@ -154,17 +160,25 @@ impl Control {
             _ => ControlError::Protocol(e.to_string()),
         };
         for command in batch {
-            let words = command.iter().map(|word| Frame::BulkString(word.clone().into())).collect();
+            let words = self.renames.apply(command.clone());
+            let words = words.into_iter().map(|word| Frame::BulkString(word.into())).collect();
             self.framed.feed(Frame::Array(words)).await.map_err(protocol)?;
         }
         SinkExt::<Frame>::flush(&mut self.framed).await.map_err(protocol)?;
         let mut replies = Vec::with_capacity(batch.len());
         while replies.len() < batch.len() {
             match self.framed.next().await {
-                Some(reply) => replies.push(reply.map_err(protocol)?),
+                Some(reply) => replies.push(self.plain(reply.map_err(protocol)?)),
                 None => return Err(ControlError::Closed),
             }
         }
         Ok(replies)
+    }
+
+    fn plain(&self, reply: Frame) -> Frame {
+        match reply {
+            Frame::Error(why) => Frame::Error(self.renames.restore(&why).map_or(why, Into::into)),
+            other => other,
+        }
     }
 }

@@ -28,6 +28,7 @@ pub mod doctor;
 pub mod gate;
 pub mod guard;
 pub mod host;
+pub mod http;
 pub mod metrics;
 pub mod posture;
 pub mod proxy;

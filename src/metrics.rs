@@ -169,6 +169,43 @@ impl Default for WorkerStats {
     }
 }
 
+/// Who is told of alerts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertSink {
+    /// `--alert-url`.
+    Url,
+    /// `--alert-command`.
+    Command,
+}
+
+impl AlertSink {
+    /// Every sink, with the value of the label `sink`.
+    pub const ALL: [(AlertSink, &'static str); 2] =
+        [(AlertSink::Url, "url"), (AlertSink::Command, "command")];
+
+    /// The value of the label `sink`.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
+/// What became of an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertEnd {
+    /// Taken.
+    Ok,
+    /// Not taken, after all tries.
+    Failed,
+    /// The oldest of a full queue, or left behind at the end.
+    Dropped,
+}
+
+impl AlertEnd {
+    /// Every end, with the value of the label `result`.
+    pub const ALL: [(AlertEnd, &'static str); 3] =
+        [(AlertEnd::Ok, "ok"), (AlertEnd::Failed, "failed"), (AlertEnd::Dropped, "dropped")];
+}
+
 /// How a remedy may end: the values of the label `result`.
 pub const REMEDY_RESULTS: [&str; 3] = ["ok", "failed", "refused"];
 
@@ -189,6 +226,8 @@ pub struct GuardStats {
     pub silent_refusals: u64,
     /// What is left after the next save.
     pub headroom: Headroom,
+    /// Alerts, indexed by `AlertSink as usize` and `AlertEnd as usize`.
+    pub alerts: [[u64; AlertEnd::ALL.len()]; AlertSink::ALL.len()],
     /// When nothing will be, at the present pace.
     pub ahead: Ahead,
 }
@@ -215,6 +254,7 @@ impl GuardStats {
             sums: [0; 2],
             silent_refusals: 0,
             headroom: Headroom::default(),
+            alerts: Default::default(),
             ahead: Ahead::default(),
         }
     }
@@ -227,6 +267,11 @@ impl GuardStats {
                 self.remedies.entry(((*finding).to_owned(), result)).or_default();
             }
         }
+    }
+
+    /// So many alerts ended.
+    pub fn alerted(&mut self, sink: AlertSink, end: AlertEnd, n: u64) {
+        self.alerts[sink as usize][end as usize] += n;
     }
 
     /// A remedy ended.

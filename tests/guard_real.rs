@@ -70,7 +70,12 @@ impl Server {
 }
 
 fn endpoint(address: &str, name: &str) -> Endpoint {
-    Endpoint { address: Address::Tcp(address.into()), credentials: None, name: name.into() }
+    Endpoint {
+        address: Address::Tcp(address.into()),
+        credentials: None,
+        name: name.into(),
+        renames: Default::default(),
+    }
 }
 
 struct Client(Control);
@@ -129,11 +134,14 @@ impl Guarded {
         let params = Params {
             host: bgsafe::host::here(),
             hook: None,
+            alerts: Default::default(),
             endpoint: endpoint(address, "bgsafe:test"),
             settings: Settings {
                 repair: Repair::Redis,
                 hook: false,
                 name: "bgsafe:test".into(),
+                user: "default".into(),
+                hold_time: Duration::from_secs(5),
                 address: address.into(),
                 policy,
                 exposure_time: Duration::from_secs(3600),

@@ -20,6 +20,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("gate", 2),
     ("metrics", 2),
     ("control", 2),
+    ("http", 2),
     ("host", 2),
     ("session", 1),
     ("guard", 1),

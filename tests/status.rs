@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bgsafe::admin::{self, Status, View};
-use bgsafe::guard::record::{DebtView, Entry, Exposure, Held, Incident, Phase, UpstreamStatus};
+use bgsafe::guard::record::{DebtView, Entry, Exposure, Held, Incident, Phase, RightsView, UpstreamStatus};
 use bgsafe::metrics::Metrics;
 use bgsafe::posture::Variant;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +53,7 @@ fn world() -> World {
         debt: None,
         exposure: Exposure::default(),
         findings: Vec::new(),
+        rights: RightsView::default(),
         held: Held::default(),
         incident: None,
     };

@@ -5,14 +5,13 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::Full;
 use hyper::Request;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST};
-use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
+
+use crate::http::{self, Failed};
 
 /// From connecting to the last byte.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,34 +77,7 @@ pub async fn json<T: DeserializeOwned>(address: impl ToString, path: &str) -> Re
     }
 }
 
-enum Failed {
-    Connect(std::io::Error),
-    Talk(Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Failed::Talk(error.into())
-    }
-}
-
 async fn exchange(address: &str, path: &str) -> Result<(u16, String), Failed> {
-    let stream = TcpStream::connect(address).await.map_err(Failed::Connect)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request =
-        Request::get(path).header(HOST, address).header(CONNECTION, "close").body(Empty::<Bytes>::new())?;
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        let code = response.status().as_u16();
-        let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await?.to_bytes();
-        Ok((code, String::from_utf8_lossy(&body).into_owned()))
-    };
-    // The connection must be driven while we wait, and is of no further use after the answer. When it
-    // ends first, the answer is complete or says itself what went wrong.
-    tokio::pin!(answer);
-    tokio::select! {
-        biased;
-        done = &mut answer => done,
-        _ = connection => answer.await,
-    }
+    let request = Request::get(path).header(HOST, address).header(CONNECTION, "close");
+    http::exchange(address, request.body(Full::new(Bytes::new()))?, BODY_BYTES_MAX).await
 }

@@ -16,7 +16,9 @@ use prometheus_client::registry::{Registry, Unit};
 use super::View;
 use crate::command::Class;
 use crate::guard::record::{Outcome, Phase, UpstreamStatus};
-use crate::metrics::{Degraded, GuardStats, HoldEnd, Latency, Metrics, SessionEnd, WorkerStats};
+use crate::metrics::{
+    AlertEnd, AlertSink, Degraded, GuardStats, HoldEnd, Latency, Metrics, SessionEnd, WorkerStats,
+};
 use crate::posture::{Form, Variant};
 
 /// Of the answer.
@@ -81,7 +83,7 @@ const fn family(name: &'static str, kind: Kind, help: &'static str, read: fn(&Se
 
 /// Names without prefix, unit and `_total`: the encoder adds those.
 #[rustfmt::skip]
-const FAMILIES: [Family; 24] = [
+const FAMILIES: [Family; 25] = [
     family("build_info", Kind::Gauge, "What is running, always 1",
         |_| vec![(label("version", env!("CARGO_PKG_VERSION")), 1)]),
     family("connections", Kind::Gauge, "Connected clients",
@@ -115,6 +117,9 @@ const FAMILIES: [Family; 24] = [
         |s| s.guard.ahead.each().into_iter().filter_map(|(resource, ahead)| Some((label("resource", resource), signed(ahead?.as_secs())))).collect()),
     family("redirects", Kind::Counter, "Moves of the writes to another server, by result",
         |_| each(["ok", "failed"], |result| (label("result", result), 0))),
+    family("alerts", Kind::Counter, "Alerts, by whom they were for and what became of them",
+        |s| AlertSink::ALL.into_iter().flat_map(|(sink, to)| AlertEnd::ALL.map(|(end, result)| (
+            labels([("sink", to), ("result", result)]), signed(s.guard.alerts[sink as usize][end as usize])))).collect()),
     family("phase", Kind::Gauge, "1 for the phase the incident is in",
         |s| each(Phase::ALL, |phase| (label("phase", phase.name()), any(s, |u| u.phase == phase)))),
     family("exposure", Kind::Seconds, "For how long acknowledged writes have been unsaved while the switch is down",

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::guard::record::{Exposure, Held, Outcome};
+use crate::guard::record::{Exposure, Held, Outcome, RightsView};
 use crate::posture::Variant;
 
 /// A world that stands still.
@@ -57,6 +57,7 @@ fn upstream() -> UpstreamStatus {
         debt: None,
         exposure: Exposure { secs_max: 3600, ..Exposure::default() },
         findings: Vec::new(),
+        rights: RightsView::default(),
         held: Held::default(),
         incident: None,
     }
@@ -256,6 +257,11 @@ fn every_label_of_every_family_exists_at_zero_from_the_start() {
         ),
         ("upstream_role", "role", &["replica", "unknown"]),
     ];
+    for sink in ["url", "command"] {
+        for result in ["ok", "failed", "dropped"] {
+            want("alerts_total", &[&format!("sink=\"{sink}\",result=\"{result}\"")], "0");
+        }
+    }
     for (name, label, values) in tables {
         let labels = of(label, values);
         want(name, &labels.iter().map(String::as_str).collect::<Vec<_>>(), "0");

@@ -105,6 +105,10 @@ fn one(u: &UpstreamStatus, paint: Paint, out: &mut String) {
         let value = mood.map_or_else(|| value.clone(), |mood| paint.word(mood, &value, 0));
         let _ = writeln!(out, "  {}  {value}", paint.word(Mood::Faint, name, 9));
     }
+    if !u.rights.denied.is_empty() {
+        let denied: Vec<_> = u.rights.denied.iter().map(|name| clean(name)).collect();
+        let _ = writeln!(out, "  {}  may not {}", paint.word(Mood::Faint, "rights", 9), denied.join(", "));
+    }
     findings(&u.findings, paint, out);
 }
 
@@ -143,7 +147,7 @@ pub fn mood_of(phase: Phase) -> Mood {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::record::{DebtView, Exposure, Held};
+    use crate::guard::record::{DebtView, Exposure, Held, RightsView};
 
     fn status() -> Status {
         let upstream = UpstreamStatus {
@@ -159,6 +163,7 @@ mod tests {
             debt: None,
             exposure: Exposure { secs_max: 3600, ..Exposure::default() },
             findings: Vec::new(),
+            rights: RightsView::default(),
             held: Held::default(),
             incident: None,
         };

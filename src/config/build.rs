@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use super::alert;
 use super::layers::{Layer, Origin};
 use super::options::Key;
+use super::rename::{self, Renames};
 use super::units::{count, duration, size};
 use super::url::{self, Upstream};
 use super::{
@@ -24,6 +26,13 @@ const FILES: [&str; 2] = ["./bgsafe.toml", "/etc/bgsafe/bgsafe.toml"];
 
 /// The smallest `max-request-bytes`: that of redis-server's own `proto-max-bulk-len` (config.c).
 const REQUEST_BYTES_MIN: u64 = 1 << 20;
+
+/// With writes only parked, nothing but a save opens them; after a failed one the next is tried 6 s later.
+pub const HOLD_FOR_TWO: Duration = Duration::from_secs(7);
+
+/// What to do when a command waits for less than that.
+pub const HOLD_TOO_SHORT: &str = "writes can only be held, and a second save is tried 6 s after a first that failed: \
+     raise hold-time to 8s or more so that a second save can be tried";
 
 /// A word that may stand for a value: now, or in a later version.
 enum Offer<T> {
@@ -106,6 +115,9 @@ pub fn load(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Load
         when_exposed: words.need(Key::WhenExposed, |text| choose(&WHEN_EXPOSED, text))?,
         repair: words.need(Key::Repair, |text| choose(&REPAIRS, text))?,
         repair_hook: words.maybe(Key::RepairHook, |text| Ok(text.to_owned()))?,
+        alert_url: words.maybe(Key::AlertUrl, alert::target)?,
+        alert_command: words.maybe(Key::AlertCommand, |text| Ok(text.to_owned()))?,
+        renames: renames(&words)?,
         replay_scripts: words.need(Key::ReplayScripts, |text| choose(&REPLAY_SCRIPTS, text))?,
         state_dir,
         workers,
@@ -130,6 +142,9 @@ pub fn load(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Load
             "exposure-time and exposure-changes are both 0: writes may stay open and unsaved for ever"
                 .to_owned(),
         );
+    }
+    if config.policy == Policy::Hold && config.hold_time < HOLD_FOR_TWO {
+        warnings.push(HOLD_TOO_SHORT.to_owned());
     }
     let settings = show::settings(&config, &server, &words.0, state_origin);
     Ok(Loaded { config, settings, warnings })
@@ -160,7 +175,11 @@ pub fn server(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Se
     let credentials = credentials(&words, &server, world, &mut warnings)?;
     // Read only, and only if it is there: that nobody could write one is no fault here.
     let state_dir = state_dir(&words, world, &mut Vec::new()).ok().map(|(dir, _)| dir);
-    Ok(Server { address: server.address, credentials, state_dir, warnings })
+    Ok(Server { address: server.address, credentials, renames: renames(&words)?, state_dir, warnings })
+}
+
+fn renames(words: &Words) -> Result<Renames, ConfigError> {
+    Renames::new(words.all(Key::Rename, rename::pair)?).map_err(ConfigError)
 }
 
 fn merge(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Layer, ConfigError> {

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`options`] | the table of options |
 //! | [`layers`], [`file`] | words and where they came from |
-//! | [`units`], [`url`] | words into values |
+//! | [`units`], [`url`], [`alert`], [`rename`] | words into values |
 //! | `build` | values into a [`Config`]; the limits that must agree |
 //! | `show` | `check-config` |
 
@@ -16,18 +16,20 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub mod alert;
 mod build;
 pub mod file;
 pub mod layers;
 mod machine;
 pub mod options;
+pub mod rename;
 mod show;
 #[cfg(test)]
 mod tests;
 pub mod units;
 pub mod url;
 
-pub use build::{admin_address, load, server};
+pub use build::{HOLD_FOR_TWO, HOLD_TOO_SHORT, admin_address, load, server};
 pub use machine::Machine;
 
 /// Where something listens or connects.
@@ -147,6 +149,12 @@ pub struct Config {
     pub repair: Repair,
     /// A program that is told of each finding, as JSON on standard input.
     pub repair_hook: Option<String>,
+    /// Is told of each turn of an incident.
+    pub alert_url: Option<alert::Target>,
+    /// A program that is told of the same, as JSON on standard input.
+    pub alert_command: Option<String>,
+    /// Names that the server has for commands of the control connection.
+    pub renames: rename::Renames,
     /// Which scripts may be sent again.
     pub replay_scripts: ReplayScripts,
     /// Debts and incident records.
@@ -172,6 +180,8 @@ pub struct Server {
     pub address: Address,
     /// As whom.
     pub credentials: Option<Credentials>,
+    /// Commands that it has under other names.
+    pub renames: rename::Renames,
     /// Where a bgsafe in front of it keeps its records.
     pub state_dir: Option<PathBuf>,
     /// What is allowed, but should be known.

@@ -21,6 +21,9 @@ pub enum Key {
     WhenExposed,
     Repair,
     RepairHook,
+    AlertUrl,
+    AlertCommand,
+    Rename,
     ReplayScripts,
     StateDir,
     Workers,
@@ -32,7 +35,7 @@ pub enum Key {
 }
 
 /// How many options there are.
-pub const COUNT: usize = 21;
+pub const COUNT: usize = 24;
 
 /// What the world is told about one option.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +62,7 @@ const fn row(
     help: &'static str,
 ) -> Row {
     let default = if default.is_empty() { None } else { Some(default) };
-    Row { key, name, value, default, many: matches!(key, Key::Listen), help }
+    Row { key, name, value, default, many: matches!(key, Key::Listen | Key::Rename), help }
 }
 
 /// Every option, in the order of [`Key`].
@@ -95,6 +98,14 @@ pub const OPTIONS: [Row; COUNT] = [
     row(Key::RepairHook, "repair-hook", "COMMAND", "",
         "Told of each cause that is found, as JSON on standard input, by sh -c: to enlarge a volume, to \
          page someone [default: nobody]"),
+    row(Key::AlertUrl, "alert-url", "URL", "",
+        "Told of each turn of an incident, and when the exposure budget is half and nine tenths spent: \
+         http://[user:password@]host[:port]/path, a JSON object by POST [default: nobody]"),
+    row(Key::AlertCommand, "alert-command", "COMMAND", "",
+        "Told of the same, as JSON on standard input, by sh -c; it has one minute [default: nobody]"),
+    row(Key::Rename, "rename", "NAME=NEWNAME", "",
+        "A command that the server knows by another name (rename-command), for bgsafe's own control \
+         connection; repeat it, or separate with commas [default: none]"),
     row(Key::ReplayScripts, "replay-scripts", "WHICH", "declared",
         "Scripts and functions that may be sent again after a refusal: declared (those that declare \
          their flags), all or none"),

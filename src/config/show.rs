@@ -63,6 +63,13 @@ fn value(key: Key, config: &Config, server: &Upstream, words: &Layer) -> Option<
             Repair::Host => "host",
         }),
         Key::RepairHook => config.repair_hook.as_deref().and_then(quoted),
+        Key::AlertUrl => config.alert_url.as_ref().and_then(|at| quoted(&at.masked(MASK))),
+        Key::AlertCommand => config.alert_command.as_deref().and_then(quoted),
+        Key::Rename => {
+            let all: Vec<_> =
+                config.renames.names().filter_map(|name| quoted(&format!("{name}={MASK}"))).collect();
+            (!all.is_empty()).then(|| format!("[{}]", all.join(", ")))
+        }
         Key::ReplayScripts => quoted(match config.replay_scripts {
             ReplayScripts::Declared => "declared",
             ReplayScripts::All => "all",

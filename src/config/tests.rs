@@ -84,6 +84,9 @@ fn the_defaults_are_those_of_the_contract() {
         when_exposed: WhenExposed::Rearm,
         repair: Repair::Redis,
         repair_hook: None,
+        alert_url: None,
+        alert_command: None,
+        renames: rename::Renames::default(),
         replay_scripts: ReplayScripts::Declared,
         state_dir: "/var/lib/bgsafe".into(),
         workers: 4,
@@ -113,7 +116,18 @@ fn the_example_file_parses_and_says_the_defaults() {
     let toy = Toy::new().file("./bgsafe.toml", &open).file("/run/secrets/bgsafe-control", "hush\n");
     let Loaded { config, settings, .. } = built(&[], &toy);
     assert!(settings.iter().all(|s| s.origin.starts_with("file ./bgsafe.toml:")), "{settings:?}");
-    assert_eq!(Config { credentials: None, repair_hook: None, workers: plain.workers, ..config }, plain);
+    assert_eq!(
+        Config {
+            credentials: None,
+            repair_hook: None,
+            alert_url: None,
+            alert_command: None,
+            renames: rename::Renames::default(),
+            workers: plain.workers,
+            ..config
+        },
+        plain
+    );
 }
 
 #[test]
@@ -162,6 +176,12 @@ fn every_refusal_names_its_side_and_the_cure() {
         (&[(Key::Policy, "both")], "flag --policy: `both` is not one of mitigate, hold, observe"),
         (&[(Key::WhenExposed, "redirect")], "use one of rearm, keep"),
         (&[(Key::Upstream, "rediss://h")], "flag --upstream: `rediss://`: this version does not speak TLS"),
+        (
+            &[(Key::AlertUrl, "https://:hush@h/")],
+            "flag --alert-url: `https://`: this version does not speak TLS",
+        ),
+        (&[(Key::Rename, "GET=hush")], "flag --rename: GET is no command bgsafe sends; those are ACL"),
+        (&[(Key::Rename, "CONFIG=hush,CONFIG=hush2")], "rename names CONFIG twice"),
         (&[(Key::ReplayScripts, "some")], "not one of declared, all, none"),
         (&[(Key::Admin, "9380")], "write 127.0.0.1:9380, or off"),
         (&[(Key::LogFormat, "xml")], "not one of text, json"),
@@ -283,4 +303,22 @@ fn dangerous_but_allowed_is_told() {
     let loud = [(Key::Admin, "0.0.0.0:9380"), (Key::ExposureTime, "0")];
     let warnings = built(&loud, &Toy::new()).warnings;
     assert!(warnings.len() == 2 && warnings[0].contains("firewall") && warnings[1].contains("for ever"));
+}
+
+#[test]
+fn alerts_and_renames_are_shown_without_their_secrets() {
+    let toy = Toy::new().env("BGSAFE_RENAME", "config=cfg-hush,BGSAVE=hush-it");
+    let loaded = built(&[(Key::AlertUrl, "http://u:hush@h:9093/hook/hush")], &toy);
+    let text = loaded.text();
+    assert!(text.contains("alert-url = \"http://***@h:9093/***\""), "{text}");
+    assert!(text.contains("rename = [\"CONFIG=***\", \"BGSAVE=***\"]"), "{text}");
+    assert!(!format!("{text}{loaded:?}").contains("hush"));
+}
+
+#[test]
+fn a_hold_too_short_for_a_second_save_is_told_where_only_holding_helps() {
+    for (policy, hold, told) in [("hold", "5s", true), ("hold", "8s", false), ("mitigate", "5s", false)] {
+        let loaded = built(&[(Key::Policy, policy), (Key::HoldTime, hold)], &Toy::new());
+        assert_eq!(loaded.warnings.iter().any(|w| w == HOLD_TOO_SHORT), told, "{policy} {hold}");
+    }
 }

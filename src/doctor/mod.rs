@@ -181,14 +181,15 @@ fn endpoint(args: &DoctorArgs) -> Result<(Endpoint, Option<Healthy>), config::Co
             flags.set(key, vec![word.clone()], Origin::Flag(key));
         }
     }
-    let config::Server { address, credentials, state_dir, warnings } =
+    let config::Server { address, credentials, renames, state_dir, warnings } =
         config::server(flags, args.config.as_deref(), &Machine)?;
     for warning in warnings {
         complain(&format!("warning: {warning}"));
     }
     // Not `bgsafe:`: that is how a running bgsafe is known to others (`ServerFacts::other_guards`).
     let healthy = state_dir.and_then(|dir| recorded(&dir, &address.to_string()));
-    Ok((Endpoint { address, credentials, name: format!("bgsafe-doctor-{}", std::process::id()) }, healthy))
+    let name = format!("bgsafe-doctor-{}", std::process::id());
+    Ok((Endpoint { address, credentials, name, renames }, healthy))
 }
 
 async fn examine(args: &DoctorArgs, endpoint: Endpoint, healthy: Option<Healthy>) -> Result<ExitCode, Blind> {

@@ -12,6 +12,11 @@ use super::saver::BgsaveReply;
 use crate::posture::Refusal;
 use crate::resp::error::classify;
 
+mod rights;
+mod second;
+
+use second::Second;
+
 /// The switch.
 pub const KNOB: &str = "stop-writes-on-bgsave-error";
 
@@ -116,8 +121,11 @@ pub enum Next {
 pub struct Dialogue {
     talk: Talk,
     second: bool,
-    /// Of an inquiry: what its first batch told.
+    /// Of an inquiry: what its first batch told, and what its second asks.
     found: Option<Box<(Look, ServerFacts)>>,
+    asks: Second,
+    /// Of a lowering that left its transaction open: what it came to.
+    refused: Option<Answer>,
 }
 
 impl Dialogue {
@@ -134,7 +142,9 @@ impl Dialogue {
             Talk::Inquire { .. } => {
                 let mut batch = vec![words("INFO all")];
                 batch.extend(LOOKED_AT.iter().chain(&ASKED).map(|name| config_get(name)));
-                batch.extend([words("ACL WHOAMI"), words("LATENCY LATEST")]);
+                // The last five change nothing: they are asked for whether they may be.
+                let asked = ["ACL WHOAMI", "LATENCY LATEST", "ROLE", "LASTSAVE", "MULTI", "EXEC"];
+                batch.extend(asked.map(words));
                 batch
             }
             Talk::Apply(commands) => commands.clone(),
@@ -147,7 +157,7 @@ impl Dialogue {
             Talk::Bgsave { schedule: false } => vec![words("BGSAVE")],
             Talk::Bgsave { schedule: true } => vec![words("BGSAVE SCHEDULE")],
         };
-        (Dialogue { talk, second: false, found: None }, batch)
+        (Dialogue { talk, second: false, found: None, asks: Second::default(), refused: None }, batch)
     }
 
     /// Reads the replies to the batch sent last: as many as it had commands.
@@ -161,31 +171,33 @@ impl Dialogue {
                 Answer::Probed { heard: heard(ping), role: read_role(role), target }
             }
             (Talk::Look, [info, values @ ..]) => Answer::Looked(Box::new(read_look(info, values))),
-            (Talk::Inquire { .. }, [info, values @ .., whoami, latency]) if !self.second => {
-                let found = read_inquiry(info, values, whoami, latency);
-                // Ten thousand clients would be megabytes: what their names tell is not worth that.
-                if found.1.clients.is_and(|n| *n <= CLIENTS_LISTED) {
-                    self.second = true;
-                    self.found = Some(Box::new(found));
-                    return Next::Send(vec![words("CLIENT LIST")]);
-                }
-                Answer::Inquired(Box::new(found))
+            (Talk::Inquire { .. }, [info, values @ .., whoami, latency, role, lastsave, multi, exec])
+                if !self.second =>
+            {
+                let mut found = read_inquiry(info, values, whoami, latency);
+                rights::read(&mut found.1.rights, [info, role, lastsave, multi, exec], values.first());
+                self.asks = Second::new(&found.0, &found.1, is_open(multi, exec));
+                self.second = true;
+                self.found = Some(Box::new(found));
+                return Next::Send(self.asks.batch());
             }
-            (Talk::Inquire { own }, [clients]) if self.second => {
+            (Talk::Inquire { own }, replies) if self.second => {
                 let mut found = self.found.take().unwrap_or_default();
-                match clients {
-                    Frame::BulkString(list) => {
-                        found.1.read_clients(&String::from_utf8_lossy(list), own);
-                    }
-                    other => {
-                        found.1.sentinels = Fact::Unknown(Reason::Denied(text(other)));
-                        found.1.other_guards = Fact::Unknown(Reason::Denied(text(other)));
-                    }
-                }
+                self.asks.read(replies, own, &mut found.1);
                 Answer::Inquired(found)
             }
             (Talk::Apply(_), replies) => Answer::Applied(replies.iter().find_map(error).map_or(Ok(()), Err)),
-            (Talk::Lower, [multi, get, set, exec, ping]) => read_lower([multi, get, set, exec], ping),
+            (Talk::Lower, [multi, get, set, exec, ping]) => {
+                let answer = read_lower([multi, get, set, exec], ping);
+                if is_open(multi, exec) {
+                    self.refused = Some(answer);
+                    return Next::Send(vec![words("DISCARD")]);
+                }
+                answer
+            }
+            (Talk::Lower, [_]) if self.refused.is_some() => {
+                self.refused.take().unwrap_or_else(|| Answer::NotLowered("EXEC refused".into()))
+            }
             (Talk::Restore { owed }, [value]) if !self.second => match config_value(value) {
                 Ok(found) if found == "no" => {
                     self.second = true;
@@ -215,9 +227,6 @@ impl Dialogue {
 
 /// One CONFIG GET each: several names in one are understood from 7.0 on only.
 const LOOKED_AT: [&str; 4] = [KNOB, "save", "dir", "dbfilename"];
-
-/// With more clients than this they are not listed.
-const CLIENTS_LISTED: u64 = 500;
 
 fn words(line: &str) -> Command {
     line.split(' ').map(String::from).collect()
@@ -324,7 +333,19 @@ fn denied(why: String) -> Reason {
     if why.starts_with("CONFIG GET") { Reason::NotTold } else { Reason::Denied(why) }
 }
 
+/// MULTI was accepted and EXEC was not, for a reason that leaves the transaction open.
+fn is_open(multi: &Frame, exec: &Frame) -> bool {
+    error(multi).is_none() && error(exec).is_some_and(|why| !why.starts_with("EXECABORT"))
+}
+
 fn read_lower(transaction: [&Frame; 4], ping: &Frame) -> Answer {
+    // Where MULTI is refused, what follows runs by itself: the switch is down all the same, and its debt is on disk.
+    if let (Some(_), Frame::SimpleString(done)) = (error(transaction[0]), transaction[2])
+        && done.as_ref() == b"OK"
+    {
+        let previous = config_value(transaction[1]).unwrap_or_else(|_| "yes".into());
+        return Answer::Lowered { previous, heard: heard(ping) };
+    }
     // A word refused in the queue (NOPERM, unknown command) says more than the EXECABORT after it.
     if let Some(why) = transaction.iter().find_map(|frame| error(frame)) {
         return Answer::NotLowered(why);
@@ -363,86 +384,4 @@ fn read_bgsave(frame: &Frame) -> BgsaveReply {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bulk(s: &str) -> Frame {
-        Frame::BulkString(s.to_string().into())
-    }
-
-    fn simple(s: &str) -> Frame {
-        Frame::SimpleString(s.to_string().into())
-    }
-
-    fn fault(s: &str) -> Frame {
-        Frame::Error(s.into())
-    }
-
-    #[test]
-    fn an_inquiry_reads_what_it_asked_for_and_says_why_it_does_not_know() {
-        let own = "bgsafe:1".to_string();
-        let (mut dialogue, batch) = Dialogue::new(Talk::Inquire { own: own.clone() });
-        let pair = |value: &str| Frame::Array(vec![bulk("name"), bulk(value)]);
-        let mut replies =
-            vec![bulk("connected_clients:3\r\nused_memory:99\r\nrdb_last_bgsave_status:err\r\n")];
-        replies.extend(["yes", "3600 1", "/data", "dump.rdb"].map(pair));
-        replies.extend(ASKED.iter().map(|_| fault("NOPERM no")));
-        let row = [bulk("fork"), Frame::Integer(1), Frame::Integer(2), Frame::Integer(30)];
-        replies.extend([bulk("default"), Frame::Array(vec![Frame::Array(row.to_vec())])]);
-        assert_eq!(batch.len(), replies.len());
-        assert!(matches!(dialogue.hear(&replies), Next::Send(batch) if batch == [words("CLIENT LIST")]));
-        let Next::Done(Answer::Inquired(found)) = dialogue.hear(&[bulk("id=1 name=sentinel-1-cmd\n")]) else {
-            panic!("an answer");
-        };
-        assert!(found.0.save_ok.is(false) && found.0.dir.is("/data".into()));
-        assert!(found.1.slowest_fork_ms.is(30) && found.1.whoami.is("default".into()));
-        assert!(found.1.used_memory.is(99) && found.1.sentinels.is(1));
-        assert_eq!(found.1.logfile, Fact::Unknown(Reason::Denied("NOPERM no".into())));
-        assert_eq!(
-            Dialogue::new(Talk::Inquire { own }).0.hear(&[]),
-            Next::Done(Answer::Inquired(Box::default()))
-        );
-    }
-
-    #[test]
-    fn every_bgsave_reply_has_its_meaning() {
-        for (frame, meaning) in [
-            (simple("Background saving started"), BgsaveReply::Started),
-            (simple("Background saving scheduled"), BgsaveReply::Scheduled),
-            (fault("ERR"), BgsaveReply::ForkFailed),
-            (fault("ERR Background save already in progress"), BgsaveReply::InProgress),
-            (
-                fault(
-                    "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to schedule a BGSAVE whenever possible.",
-                ),
-                BgsaveReply::OtherChild,
-            ),
-        ] {
-            assert_eq!(read_bgsave(&frame), meaning);
-        }
-        let denied = fault("NOPERM this user has no permissions to run the 'bgsave' command");
-        assert!(matches!(read_bgsave(&denied), BgsaveReply::Denied(_)));
-    }
-
-    #[test]
-    fn lowering_tells_the_value_before_and_nothing_when_it_was_refused() {
-        let (mut dialogue, batch) = Dialogue::new(Talk::Lower);
-        assert_eq!(batch.len(), 5);
-        let pair = Frame::Array(vec![bulk(KNOB), bulk("yes")]);
-        let queued = || simple("QUEUED");
-        let exec = Frame::Array(vec![pair, simple("OK")]);
-        let done = dialogue.hear(&[simple("OK"), queued(), queued(), exec, simple("PONG")]);
-        assert_eq!(done, Next::Done(Answer::Lowered { previous: "yes".into(), heard: Heard::Pong }));
-        let noperm = fault("NOPERM no");
-        let refused = [simple("OK"), queued(), noperm, fault("EXECABORT because"), fault("MISCONF x")];
-        assert_eq!(dialogue.hear(&refused), Next::Done(Answer::NotLowered("NOPERM no".into())));
-    }
-
-    #[test]
-    fn restoring_sets_nothing_unless_the_switch_still_reads_no() {
-        let pair = |value| [Frame::Array(vec![bulk(KNOB), bulk(value)])];
-        let (mut dialogue, _) = Dialogue::new(Talk::Restore { owed: "yes".into() });
-        assert_eq!(dialogue.hear(&pair("yes")), Next::Done(Answer::NotOurs { found: "yes".into() }));
-        assert!(matches!(dialogue.hear(&pair("no")), Next::Send(batch) if batch.len() == 3));
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@ mod hands;
 mod looks;
 mod mend;
 mod messages;
+mod rights;
 mod span;
 mod view;
 
@@ -22,10 +23,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::care::Care;
-pub use self::messages::{Action, Event, Now};
+pub use self::messages::{Action, Event, Now, Tone};
 use super::debt::Debt;
 use super::dialogue::Talk;
-use super::evidence::{Healthy, Look, Role, Target};
+use super::evidence::{Healthy, Look, Rights, Role, Target};
 use super::journal::Journal;
 use super::policy::{BLIND_AFTER, Course, Facts, LOOK_FRESH, Settings, course};
 use super::record::Phase;
@@ -54,6 +55,8 @@ struct Past {
     frozen: bool,
     debt_failed: bool,
     told_keep: bool,
+    /// Tenths of the exposure budget that were told of.
+    told_tenths: u64,
     told_stuck: bool,
     told_role: bool,
     /// The switch read `no` and yet PING was refused: ask again, slowly.
@@ -95,6 +98,9 @@ pub struct Guard {
     unwind: Option<Unwind>,
     /// CONFIG SET was, in the server's words.
     config_refused: Option<String>,
+    /// What we may do, as far as this connection told, and what of it was said.
+    rights: Rights,
+    rights_told: Option<Rights>,
     /// Tickets issued, and tickets known to be open.
     sighted: u64,
     opened: u64,
@@ -155,6 +161,8 @@ impl Guard {
             restore_in_doubt: false,
             unwind: None,
             config_refused: None,
+            rights: Rights::default(),
+            rights_told: None,
             sighted: 0,
             opened: 0,
             suspicious: false,
@@ -207,6 +215,7 @@ impl Guard {
                 self.up = true;
                 self.reconciled = false;
                 self.config_refused = None;
+                (self.rights, self.rights_told) = (Rights::default(), None);
                 self.care.lost(now);
                 self.due = now.mono;
             }
@@ -349,7 +358,8 @@ impl Guard {
                 self.set_posture(Posture::Hold);
                 self.enter(now, Phase::Holding, "writes parked", row.why.into());
                 if !self.facts(now).config && row.course == Course::Park {
-                    self.find("config-blocked", "warn", row.why.into(), self.remedy_config());
+                    let why = self.rights.blocked().unwrap_or_else(|| row.why.into());
+                    self.find("config-blocked", "warn", why, self.remedy_config());
                 }
             }
             Course::Look | Course::Lower => {}
@@ -371,7 +381,9 @@ impl Guard {
             hands_off: self.past.hands_off,
             looked: look.is_some(),
             primary: role == Some(Role::Primary),
-            config: self.config_refused.is_none() && seen.is_some_and(|l| l.knob.known().is_some()),
+            config: self.config_refused.is_none()
+                && self.may_lower()
+                && seen.is_some_and(|l| l.knob.known().is_some()),
             run_id: seen.is_some_and(|l| l.run_id.known().is_some()),
             debt_failed: self.past.debt_failed,
         }

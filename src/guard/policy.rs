@@ -27,6 +27,10 @@ pub struct Settings {
     pub hook: bool,
     /// CLIENT SETNAME of the control connection.
     pub name: String,
+    /// ACL user of the control connection.
+    pub user: String,
+    /// How long one command may wait.
+    pub hold_time: Duration,
     /// Tells incidents of two processes in one second apart.
     pub nonce: u16,
 }

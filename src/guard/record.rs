@@ -195,6 +195,14 @@ pub struct Exposure {
     pub changes_max: u64,
 }
 
+impl Exposure {
+    /// How much of the budget that is nearer to its end is spent, in tenths; 0 without a limit.
+    pub fn tenths(&self) -> u64 {
+        let of = |value: u64, max: u64| (value.saturating_mul(10)).checked_div(max).unwrap_or(0);
+        of(self.secs, self.secs_max).max(of(self.changes, self.changes_max))
+    }
+}
+
 /// What sessions hold now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
@@ -202,6 +210,15 @@ pub struct Held {
     pub commands: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// What the control user may do, as far as that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RightsView {
+    /// `ping`, `info`, `role`, `config-get`, `config-set`, `bgsave`, `lastsave`, `multi`.
+    pub allowed: Vec<String>,
+    /// … and those that were refused, or that the server does not have.
+    pub denied: Vec<String>,
 }
 
 /// One entry of `upstreams` in `/api/status`.
@@ -231,6 +248,9 @@ pub struct UpstreamStatus {
     pub exposure: Exposure,
     /// Standing findings: each with the command a human must type.
     pub findings: Vec<Finding>,
+    /// Of the control user.
+    #[serde(default)]
+    pub rights: RightsView,
     /// What is parked now.
     pub held: Held,
     /// Id of the open incident.

@@ -14,11 +14,10 @@ use tokio::sync::mpsc as inbox;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use super::feed::{PhaseChange, Shared, Tally, held, lock};
+use super::feed::{Shared, Tally, held, lock};
 use super::incident::{Action, Event, Guard, Now};
-use super::journal::rfc3339;
 use super::record::{Incident, Phase};
 use super::remedy::REMEDIES;
 use super::store::{Job, Store, StoreError};
@@ -29,11 +28,15 @@ use crate::posture::Posture;
 
 pub use params::Params;
 
+use alerts::Alerts;
 use errands::Errands;
 
+pub mod alerts;
 mod errands;
 mod params;
+mod program;
 mod records;
+mod telling;
 
 /// Sessions woken in one step, and the pause after it: ten thousand held writes do not arrive as one.
 const WAKE_STEP: (usize, Duration) = (128, Duration::from_millis(1));
@@ -76,6 +79,7 @@ pub fn spawn(
     let guard = Guard::new(params.settings.clone(), debt).with_strays(strays).with_healthy(healthy);
     let cured: Vec<&str> = REMEDIES.iter().map(|remedy| remedy.finding).collect();
     lock(&metrics.guard).seed_remedies(&cured);
+    let alerts = Alerts::spawn(params.alerts.clone(), metrics.clone());
     let (done, errands_done) = inbox::unbounded_channel();
     let errands = Errands {
         host: params.host.clone(),
@@ -96,6 +100,7 @@ pub fn spawn(
         shared: shared.clone(),
         jobs,
         stored,
+        alerts,
         errands,
         errands_done,
         store_by: None,
@@ -131,6 +136,7 @@ struct Shell {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
     stored: inbox::UnboundedReceiver<Result<(), String>>,
+    alerts: Alerts,
     errands: Errands,
     errands_done: inbox::UnboundedReceiver<Event>,
     /// A job of the debt is under way; when its time is up.
@@ -258,7 +264,7 @@ impl Shell {
                     }
                 }
                 Action::Opened => self.base = self.calm,
-                Action::Said(phase, event, detail, new) => self.said(phase, event, detail, new),
+                Action::Said(phase, event, detail, tone) => self.said(phase, event, detail, tone),
                 Action::Record(record) => self.recorded(record),
                 Action::Silent(n) => lock(&self.metrics.guard).silent_refusals += n,
                 Action::Examine(told) => self.errands.examine(told.0, told.1),
@@ -349,52 +355,6 @@ impl Shell {
         }
     }
 
-    fn said(&mut self, phase: Phase, event: &str, detail: String, new: bool) {
-        let incident = self.guard.record().map(|record| record.id.clone());
-        let (upstream, id) = (&self.params.settings.address, incident.as_deref().unwrap_or("-"));
-        let colon = if detail.is_empty() { "" } else { ": " };
-        match (new, phase) {
-            (false, _) => debug!(%upstream, incident = id, phase = phase.name(), "{event}{colon}{detail}"),
-            (true, Phase::Quiet | Phase::Verifying | Phase::Rearming) => {
-                info!(%upstream, incident = id, phase = phase.name(), "{event}{colon}{detail}");
-            }
-            (true, _) => warn!(%upstream, incident = id, phase = phase.name(), "{event}{colon}{detail}"),
-        }
-        if new {
-            let at = rfc3339(clock(self.start).unix_ms);
-            let event = event.to_string();
-            self.shared.tell(PhaseChange { at, phase, event, detail, incident });
-        }
-    }
-
-    /// Writes are open: the moment the applications waited for.
-    fn mitigated(&mut self) {
-        let Some(since) = self.alarmed.filter(|_| self.gate.posture() == Posture::Forward) else { return };
-        self.alarmed = None;
-        if self.guard.phase() != Phase::Quiet || self.guard.record().is_some() {
-            let micros = since.elapsed().as_micros() as u64;
-            lock(&self.metrics.guard).mitigated(micros);
-        }
-    }
-
-    fn publish(&mut self) {
-        let status = self.guard.status(clock(self.start), held(&self.gate));
-        self.found.retain(|id| status.findings.iter().any(|finding| finding.id == *id));
-        for finding in &status.findings {
-            if !self.found.contains(&finding.id) {
-                let (id, evidence, remedy) = (&finding.id, &finding.evidence, &finding.remedy);
-                warn!(upstream = self.params.settings.address, finding = id, "{evidence}; cure: {remedy}");
-                self.found.push(id.clone());
-            }
-        }
-        self.shared.set_status(status);
-        if let Some(record) = self.guard.record() {
-            let mut record = record.clone();
-            self.base.fill(&Tally::read(&self.metrics), &mut record);
-            self.shared.keep(record);
-        }
-    }
-
     async fn end(mut self) {
         self.settle_now();
         if let Some(record) = self.guard.record() {
@@ -415,6 +375,7 @@ impl Shell {
         drop(self.jobs);
         let told = async { while self.stored.recv().await.is_some() {} };
         let _ = timeout(STORE_TIMEOUT, told).await;
+        self.alerts.finish().await;
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`look`] | the few fields watched every second |
 //! | [`target`] | where the snapshot goes; the tripwire |
 //! | [`server`] | what the server tells of itself, for a diagnosis |
+//! | [`rights`] | what the control user may do |
 //! | [`host`] | what the host shows of the server's process, memory, limits and directory |
 //! | [`log`] | what the server's log and the kernel's say of a failed save |
 //!
@@ -16,12 +17,14 @@ pub mod fact;
 pub mod host;
 pub mod log;
 pub mod look;
+pub mod rights;
 pub mod server;
 pub mod target;
 
 pub use fact::{Fact, Reason};
 pub use host::HostFacts;
 pub use look::{Look, Role};
+pub use rights::{Right, Rights, Word};
 pub use server::ServerFacts;
 pub use target::Target;
 

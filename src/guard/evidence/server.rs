@@ -3,6 +3,7 @@
 //!
 //! Refuses to know: how it was asked. Invariant: `CONFIG GET *` is never asked: it would show secrets.
 
+use super::Rights;
 use super::fact::{Fact, Reason, flag, garbled, number, status, yes_no};
 
 /// The CONFIG values a diagnosis wants, beside those of a look. One CONFIG GET each: several names in
@@ -103,6 +104,8 @@ pub struct ServerFacts {
     pub other_guards: Fact<u64>,
     /// Who we are to the server (ACL WHOAMI).
     pub whoami: Fact<String>,
+    /// What we may do.
+    pub rights: Rights,
 
     /// `appendonly`.
     pub appendonly: Fact<bool>,

@@ -191,7 +191,12 @@ pub const CONFIG_BLOCKED: Check = Check {
             Some(Reason::Denied(why)) => Some(why),
             _ => None,
         };
-        Hit::sure(e.seen.config_denied.as_ref().or(knob)?.clone())
+        let words = e.seen.config_denied.as_ref().or(knob);
+        match (words, e.server.rights.blocked(), e.server.rights.product()) {
+            (Some(words), _, Some(product)) => Hit::sure(format!("{words}; this looks like {product}")),
+            (Some(words), _, None) => Hit::sure(words.clone()),
+            (None, blocked, _) => Hit::sure(blocked?),
+        }
     },
     what: "bgsafe may not use CONFIG on this server.",
     why: "Without it writes cannot be opened while saving fails; they can only wait.",
@@ -199,7 +204,7 @@ pub const CONFIG_BLOCKED: Check = Check {
            all.",
     explain: "bgsafe needs CONFIG GET and CONFIG SET for one switch, beside PING, INFO, ROLE, BGSAVE and \
               LASTSAVE. An ACL user of its own is best; keep its password apart, because CONFIG SET can \
-              change more than that switch. A renamed CONFIG, and managed services that withdraw it, leave \
-              holding and redirecting.",
+              change more than that switch. Where CONFIG has another name, --rename tells it to bgsafe. Managed \
+              services that withdraw it leave a BGSAVE, where that is allowed, and holding.",
     source: "acl.c:ACLCheckAllPerm; redis.conf: rename-command; redis.io: ACL",
 };

@@ -16,6 +16,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 impl Guard {
     pub(super) fn answered(&mut self, now: Now, sightings: u64, answer: Answer) {
+        self.learn(&answer);
         match answer {
             Answer::Probed { heard, role, target } => {
                 self.role = role.known().copied();
@@ -26,7 +27,7 @@ impl Guard {
                 self.heard(now, sightings, heard);
             }
             Answer::Looked(look) => self.looked(now, *look),
-            Answer::Inquired(found) => self.inquired(found.0, found.1),
+            Answer::Inquired(found) => self.inquired(now, found.0, found.1),
             Answer::Applied(result) => self.stepped(now, result.map(|()| "accepted".into())),
             Answer::Lowered { previous, heard } => self.lowered(now, sightings, &previous, heard),
             Answer::NotLowered(why) => self.not_lowered(now, why),

@@ -10,7 +10,7 @@ use super::mend::Mending;
 use super::{Action, Guard, Now};
 use crate::config::Policy;
 use crate::guard::dialogue::{Command, Talk};
-use crate::guard::evidence::{Evidence, Healthy, HostFacts, Look, Seen, ServerFacts};
+use crate::guard::evidence::{Evidence, Fact, Healthy, HostFacts, Look, Seen, ServerFacts};
 use crate::guard::finding::headroom::headroom;
 use crate::guard::finding::trend::Trend;
 use crate::guard::finding::{BREAK_IN, Found, Kind, Severity, diagnose};
@@ -151,10 +151,11 @@ impl Guard {
         }
     }
 
-    pub(super) fn inquired(&mut self, look: Look, server: ServerFacts) {
+    pub(super) fn inquired(&mut self, now: Now, look: Look, server: ServerFacts) {
         if !matches!(self.care.stage, Stage::Asking) {
             return;
         }
+        self.learn_rights(now, &server.rights);
         self.care.stage = Stage::Examining;
         self.care.own_pings = self.pings_refused;
         self.care.look = look.clone();
@@ -190,11 +191,16 @@ impl Guard {
 
     /// Everything that is known now.
     pub(super) fn evidence(&self) -> Evidence {
+        let mut server = self.care.server.clone();
+        server.rights = self.rights.clone();
+        if server.whoami.known().is_none() {
+            server.whoami = Fact::Known(self.settings.user.clone());
+        }
         let newest = self.look.as_ref().map_or(&self.care.look, |(_, look)| look);
         Evidence {
             address: self.settings.address.clone(),
             look: newest.clone(),
-            server: self.care.server.clone(),
+            server,
             host: self.care.host.clone(),
             healthy: self.healthy.clone(),
             ahead: self.care.trend.ahead(),

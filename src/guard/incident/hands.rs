@@ -1,6 +1,6 @@
 //! What the guard's hands do: ask, write the debt, set the posture, tell. No decision is taken here.
 
-use super::{Action, Guard, Now, Unwind};
+use super::{Action, Guard, Now, Tone, Unwind};
 use crate::config::Policy;
 use crate::guard::debt::{Debt, VERSION};
 use crate::guard::dialogue::Talk;
@@ -100,27 +100,32 @@ impl Guard {
     pub(super) fn enter(&mut self, now: Now, phase: Phase, event: &'static str, detail: String) {
         let new = self.phase != phase;
         self.phase = phase;
-        self.tell(now, event, detail, new);
+        self.tell(now, event, detail, if new { Tone::Turn } else { Tone::Aside });
         if new && let Some(journal) = &self.journal {
             self.out.push_back(Action::Record(Box::new(journal.record().clone())));
         }
     }
 
     pub(super) fn say(&mut self, now: Now, event: &'static str, detail: String) {
-        self.tell(now, event, detail, false);
+        self.tell(now, event, detail, Tone::Aside);
     }
 
-    pub(super) fn tell(&mut self, now: Now, event: &'static str, detail: String, new: bool) {
+    /// The phase is the same, and yet somebody must hear of it.
+    pub(super) fn warn(&mut self, now: Now, event: &'static str, detail: String) {
+        self.tell(now, event, detail, Tone::Warning);
+    }
+
+    pub(super) fn tell(&mut self, now: Now, event: &'static str, detail: String, tone: Tone) {
         // The same words again tell nothing.
         let said = (self.phase, event, detail.clone());
-        if !new && self.said.as_ref() == Some(&said) {
+        if tone != Tone::Turn && self.said.as_ref() == Some(&said) {
             return;
         }
         self.said = Some(said);
         if let Some(journal) = &mut self.journal {
             journal.note(now, self.phase, event, detail.clone());
         }
-        self.out.push_back(Action::Said(self.phase, event, detail, new));
+        self.out.push_back(Action::Said(self.phase, event, detail, tone));
     }
 
     pub(super) fn find(&mut self, id: &str, severity: &str, evidence: String, remedy: String) {

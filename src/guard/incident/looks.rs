@@ -9,7 +9,7 @@ use crate::guard::evidence::{Healthy, Look, Role, Target};
 use crate::guard::policy::{
     AOF_PROBE_EVERY, CHILD_POLL, COUNT_EVERY, Course, LOOK_EVERY, STUCK_AFTER, course,
 };
-use crate::guard::record::Phase;
+use crate::guard::record::{Exposure, Phase};
 use crate::guard::saver::{Saver, Verdict};
 use crate::posture::{Posture, Variant};
 
@@ -297,13 +297,14 @@ impl Guard {
         let exposure = self.exposure(now);
         let over = |value: u64, max: u64| max > 0 && value >= max;
         if !over(exposure.secs, exposure.secs_max) && !over(exposure.changes, exposure.changes_max) {
+            self.warn_of_exposure(now, &exposure);
             return false;
         }
         let detail = format!("{} s and {} changes unsaved", exposure.secs, exposure.changes);
         match self.settings.when_exposed {
             WhenExposed::Keep => {
                 if !std::mem::replace(&mut self.past.told_keep, true) {
-                    self.say(
+                    self.warn(
                         now,
                         "exposure budget spent",
                         format!("{detail}; writes stay open by --when-exposed keep"),
@@ -319,5 +320,25 @@ impl Guard {
                 true
             }
         }
+    }
+
+    /// Half of a budget, and nine tenths: while there is time to act. Each is told once in an incident.
+    fn warn_of_exposure(&mut self, now: Now, exposure: &Exposure) {
+        let share = exposure.tenths();
+        let told = self.past.told_tenths;
+        let (tenths, event) = match share {
+            9.. if told < 9 => (9, "nine tenths of the exposure budget spent"),
+            5.. if told < 5 => (5, "half of the exposure budget spent"),
+            _ => return,
+        };
+        self.past.told_tenths = tenths;
+        let limit = |max: u64, unit: &str| if max == 0 { String::new() } else { format!(" of {max}{unit}") };
+        let Exposure { secs, changes, secs_max, changes_max } = *exposure;
+        let then = match self.settings.when_exposed {
+            WhenExposed::Rearm => "then writes are refused again",
+            WhenExposed::Keep => "writes stay open by --when-exposed keep",
+        };
+        let (of_secs, of_changes) = (limit(secs_max, " s"), limit(changes_max, ""));
+        self.warn(now, event, format!("{secs} s{of_secs} and {changes} changes{of_changes} unsaved; {then}"));
     }
 }

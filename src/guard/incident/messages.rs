@@ -53,6 +53,21 @@ pub enum Event {
     Timer,
 }
 
+/// How loudly something is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// For who follows closely.
+    Aside,
+    /// For the log of every day.
+    Note,
+    /// A warning in the log.
+    Caution,
+    /// Somebody must hear of it, though the phase is the same.
+    Warning,
+    /// The phase is new.
+    Turn,
+}
+
 /// What the guard wants done. In order, each once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -68,8 +83,8 @@ pub enum Action {
     OpenThrough(u64),
     /// An incident was opened: begin to count.
     Opened,
-    /// For the log: the phase after it, what happened, the evidence, and whether the phase is new.
-    Said(Phase, &'static str, String, bool),
+    /// For log, feed and alerts: the phase after it, what happened, the evidence, and how loud.
+    Said(Phase, &'static str, String, Tone),
     /// For the incident file and the counters: the state of the record now.
     Record(Box<Incident>),
     /// So many refusals reached no session.

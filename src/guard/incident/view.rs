@@ -4,8 +4,8 @@ use super::{Guard, Now};
 use crate::config::Policy;
 use crate::guard::evidence::{Fact, Role};
 use crate::guard::journal::rfc3339;
-use crate::guard::record::{DebtView, Exposure, Finding, Held, Incident, Phase, UpstreamStatus};
-use crate::guard::remedy::cli;
+use crate::guard::record::{DebtView, Exposure, Finding, Held, Incident, Phase, RightsView, UpstreamStatus};
+use crate::guard::remedy::{cli, grant};
 use crate::posture::Posture;
 
 impl Guard {
@@ -90,9 +90,16 @@ impl Guard {
             }),
             exposure: self.exposure(now),
             findings: self.standing(),
+            rights: self.rights_view(),
             held,
             incident: self.record().map(|record| record.id.clone()),
         }
+    }
+
+    fn rights_view(&self) -> RightsView {
+        let (allowed, denied) = self.rights.names();
+        let owned = |names: Vec<&str>| names.into_iter().map(String::from).collect();
+        RightsView { allowed: owned(allowed), denied: owned(denied) }
     }
 
     fn standing(&self) -> Vec<Finding> {
@@ -122,11 +129,19 @@ impl Guard {
             add(Finding {
                 id: "config-blocked".into(),
                 severity: "warn".into(),
-                evidence: match self.mute {
-                    true => "bgsafe may not PING: no refusal can be confirmed, so each is delivered",
-                    false => "bgsafe may not read INFO or CONFIG: a refusal can only be held, not cured",
-                }
-                .into(),
+                evidence: match (self.mute, self.rights.product()) {
+                    (true, _) => {
+                        "bgsafe may not PING: no refusal can be confirmed, so each is delivered".into()
+                    }
+                    (false, None) => {
+                        "bgsafe may not read INFO or CONFIG: a refusal can only be held, not cured".into()
+                    }
+                    (false, Some(product)) => {
+                        format!(
+                            "this looks like {product}, without CONFIG: a refusal can only be held, not cured"
+                        )
+                    }
+                },
                 remedy: self.remedy_config(),
                 applied: false,
             });
@@ -140,9 +155,7 @@ impl Guard {
     }
 
     pub(super) fn remedy_config(&self) -> String {
-        let rights =
-            "+ping +info +role +config|get +config|set +bgsave +multi +exec +discard +client|setname";
-        format!("{} ACL SETUSER <control user> {rights} (and no rename-command for CONFIG)", self.cli())
+        grant(&self.rights, &self.settings.address, &self.settings.user)
     }
 
     /// The command that pays the debt by hand, when one is owed.

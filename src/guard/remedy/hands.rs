@@ -5,8 +5,8 @@
 
 use super::files::{is_data_dir, may_set_dir};
 use super::{Consent, OVERCOMMIT_FILE, Plan, Proof, Reach, Remedy, cli, quoted};
-use crate::guard::evidence::Evidence;
 use crate::guard::evidence::host::Dump;
+use crate::guard::evidence::{Evidence, Right};
 use crate::guard::finding::failing::version;
 
 pub const ROWS: &[Remedy] = &[
@@ -211,6 +211,10 @@ pub const ROWS: &[Remedy] = &[
         hand("livenessProbe: {tcpSocket: {port: 6379}, timeoutSeconds: 5} # readinessProbe alone asks for PONG".into())
     }),
     row("config-blocked", "give bgsafe a user of its own", |e| {
+        if !e.server.rights.lacking().is_empty() || e.server.rights.is_withdrawn(Right::ConfigGet) {
+            let user = e.server.whoami.known().map_or("bgsafe", String::as_str);
+            return hand(super::grant(&e.server.rights, &e.address, user));
+        }
         let look = e.look.knob.reason().map(ToString::to_string);
         // A command that was renamed away, or withdrawn, is given back by no right (`server.c:processCommand`).
         if e.seen.config_denied.clone().or(look).is_some_and(|why| why.contains("unknown command")) {
@@ -226,7 +230,7 @@ pub const ROWS: &[Remedy] = &[
         }
         hand(format!(
             "{} ACL SETUSER bgsafe on '>SECRET' resetkeys resetchannels -@all +ping +info '+config|get' '+config|set' \
-             +bgsave +lastsave '+client|setname' '+client|id' '+client|list' +role '+acl|whoami' +multi +exec +discard",
+             +bgsave +lastsave '+client|setname' '+client|id' '+client|list' +role '+acl|whoami' '+acl|dryrun' +multi +exec +discard",
             cli(&e.address)
         ))
     }),

@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Right, Rights};
 use super::finding::{BREAK_IN, Found, Kind, break_in};
 
 pub use table::REMEDIES;
@@ -347,6 +347,33 @@ pub fn cli(address: &str) -> String {
         (Some(path), _) => format!("redis-cli -s {path}"),
         (None, Some((host, port))) => format!("redis-cli -h {} -p {port}", host.trim_matches(['[', ']'])),
         (None, None) => format!("redis-cli -h {address}"),
+    }
+}
+
+/// How this user gets the rights it lacks; all of them, where nothing is known.
+pub fn grant(rights: &Rights, address: &str, user: &str) -> String {
+    let lacking = rights.lacking();
+    let withdrawn = [("CONFIG", Right::ConfigGet), ("BGSAVE", Right::Bgsave)];
+    let gone: Vec<&str> = withdrawn
+        .into_iter()
+        .filter(|(_, right)| rights.is_withdrawn(*right))
+        .map(|(name, _)| name)
+        .collect();
+    match (lacking.is_empty(), gone.as_slice()) {
+        (true, [name, ..]) => {
+            format!(
+                "grep -n rename-command /etc/redis/redis.conf; then start bgsafe with --rename {name}=NEWNAME \
+                 # a managed service gives it to nobody: --policy hold"
+            )
+        }
+        (true, []) => {
+            let all = "+ping +info +role '+config|get' '+config|set' +bgsave +lastsave +multi +exec +discard '+client|setname'";
+            format!("{} ACL SETUSER {} {all}", cli(address), quoted(user))
+        }
+        (false, _) => {
+            let words: Vec<String> = lacking.join(" ").split(' ').map(quoted).collect();
+            format!("{} ACL SETUSER {} {}", cli(address), quoted(user), words.join(" "))
+        }
     }
 }
 

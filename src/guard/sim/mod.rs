@@ -2,6 +2,7 @@
 //! writes of the debt and a crash at any step. A failing seed prints its timeline.
 
 mod host;
+mod ladder;
 mod scenarios;
 
 use std::fmt::Write as _;
@@ -14,7 +15,7 @@ use self::host::Ill;
 use crate::config::{Policy, Repair, WhenExposed};
 use crate::guard::debt::{self, Debt};
 use crate::guard::dialogue::{Answer, Command, Dialogue, Heard, Next, Talk};
-use crate::guard::incident::{Action, Event, Guard, Now};
+use crate::guard::incident::{Action, Event, Guard, Now, Tone};
 use crate::guard::policy::Settings;
 use crate::guard::record::{Incident, Outcome, Phase};
 use crate::guard::remedy::Change;
@@ -93,6 +94,8 @@ struct World {
     hooks: u64,
     /// How long the operator's program runs; 0: for ever.
     hook_ms: u64,
+    /// What somebody must hear of though the phase is the same.
+    warnings: Vec<&'static str>,
     ill: Option<Ill>,
     oom_kills: u64,
     /// Changes of the host, each with its incident.
@@ -133,6 +136,7 @@ impl World {
             errands: Vec::new(),
             hooks: 0,
             hook_ms: 0,
+            warnings: Vec::new(),
             ill: None,
             oom_kills: 0,
             changes: Vec::new(),
@@ -224,6 +228,7 @@ impl World {
                         self.errands.push((self.now + self.hook_ms, Event::Hooked(finding.id, Ok(()))));
                     }
                 }
+                Action::Said(_, event, _, Tone::Warning) => self.warnings.push(event),
                 Action::Remedied(..) | Action::Headroom(..) | Action::Remember(_) => {}
                 Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}
             }
@@ -462,6 +467,8 @@ fn settings() -> Settings {
         repair: Repair::Redis,
         hook: false,
         name: "bgsafe:7".into(),
+        user: "default".into(),
+        hold_time: Duration::from_secs(5),
         nonce: 7,
     }
 }

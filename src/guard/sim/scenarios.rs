@@ -148,8 +148,8 @@ fn a_spent_budget_puts_the_switch_back_unproved_or_goes_on_telling() {
     world.run(6000, &[(2000, DISK), (2010, Hand::Bgsave)]);
     assert_eq!(world.guard.phase(), Phase::Exposed, "{}", world.story);
     let exposed = world.guard.record().unwrap().changes_exposed;
-    // A write every 37 ms, a look every 100 ms.
-    assert!((20..25).contains(&exposed), "{exposed}\n{}", world.story);
+    // A write every 37 ms at the least, a look every 100 ms, before which an inquiry may be under way.
+    assert!((20..27).contains(&exposed), "{exposed}\n{}", world.story);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::alerts::Sinks;
 use crate::config::Config;
 use crate::control::Endpoint;
 use crate::guard::policy::Settings;
@@ -18,6 +19,8 @@ pub struct Params {
     pub host: Arc<dyn Host>,
     /// Told of findings: a command for `sh -c`.
     pub hook: Option<String>,
+    /// Told of each turn of an incident.
+    pub alerts: Sinks,
     /// Debts and incident records.
     pub state_dir: std::path::PathBuf,
 }
@@ -27,11 +30,13 @@ impl Params {
     pub fn new(config: &Config) -> Self {
         let nonce = (std::process::id() & 0xffff) as u16;
         let name = format!("bgsafe:{nonce:04x}");
+        let user = config.credentials.as_ref().and_then(|credentials| credentials.user.clone());
         Params {
             endpoint: Endpoint {
                 address: config.upstream.clone(),
                 credentials: config.credentials.clone(),
                 name: name.clone(),
+                renames: config.renames.clone(),
             },
             settings: Settings {
                 address: config.upstream.to_string(),
@@ -42,11 +47,14 @@ impl Params {
                 repair: config.repair,
                 hook: config.repair_hook.is_some(),
                 name,
+                user: user.unwrap_or_else(|| "default".into()),
+                hold_time: config.hold_time,
                 nonce,
             },
             state_dir: config.state_dir.clone(),
             host: host::here(),
             hook: config.repair_hook.clone(),
+            alerts: Sinks { url: config.alert_url.clone(), command: config.alert_command.clone() },
         }
     }
 }

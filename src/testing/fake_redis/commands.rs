@@ -62,12 +62,21 @@ impl FakeRedis {
         }
     }
 
+    fn may(&self, name: &str) -> bool {
+        match name {
+            "CONFIG" => !self.faults.no_config,
+            "BGSAVE" => !self.faults.no_bgsave,
+            _ => true,
+        }
+    }
+
     fn reject(&mut self, name: &str, argv: &[Vec<u8>]) -> Option<String> {
-        if (name == "CONFIG" && self.faults.no_config) || (name == "BGSAVE" && self.faults.no_bgsave) {
+        if !self.may(name) {
             let name = name.to_ascii_lowercase();
             return Some(format!("NOPERM this user has no permissions to run the '{name}' command"));
         }
         let arity = match name {
+            "ACL" => 2,
             "SET" | "RPUSH" | "APPEND" | "PUBLISH" => 3,
             "GET" | "INCR" | "DEL" | "LPOP" | "WATCH" | "SELECT" | "CONFIG" | "ECHO" => 2,
             "PING" | "MULTI" | "EXEC" | "DISCARD" | "INFO" | "BGSAVE" | "LASTSAVE" | "ROLE" | "CLIENT" => 1,
@@ -189,6 +198,11 @@ impl FakeRedis {
             },
             "INFO" => bulk(self.info(now).as_bytes()),
             "BGSAVE" => self.bgsave(now, connection, argv),
+            "ACL" if word(1) == b"WHOAMI" => bulk(b"default"),
+            "ACL" if word(1) == b"DRYRUN" => match self.may(&String::from_utf8_lossy(&word(3))) {
+                true => b"+OK\r\n".to_vec(),
+                false => bulk(b"User default has no permissions to run it"),
+            },
             "CONFIG" => self.config(argv),
             _ => self.error("ERR unknown command"),
         }

@@ -491,3 +491,18 @@ fn what_a_bgsafe_saw_while_all_was_well_names_and_cures_a_deleted_directory() {
     }
     broken.heal().unwrap();
 }
+
+/// A cache without save points is no mistake: a yes to everything does not give it some.
+#[test]
+fn what_may_be_meant_so_is_changed_only_by_its_name() {
+    let server = saved(Options::default());
+    let mut direct = server.direct().unwrap();
+    direct.demand(&["CONFIG", "SET", "save", ""]).unwrap();
+    let points = |direct: &mut Direct| {
+        bgsafe::testing::client::text(&direct.demand(&["CONFIG", "GET", "save"]).unwrap())
+    };
+    let unset = points(&mut direct);
+    // The machine is not this test's to change: only what may be meant so is agreed to by its name.
+    let named = doctor(&["--fix", "--yes", "--only", "save-points-missing", &url(&server)]);
+    assert_ne!(points(&mut direct), unset, "{}", named.all());
+}

@@ -245,6 +245,20 @@ fn a_command_names_this_server_and_host() {
             with(healthy(), |e| e.look.knob = Fact::Unknown(Reason::Denied("NOPERM no 'config|get'".into()))),
             "redis-cli -h 127.0.0.1 -p 6379 ACL SETUSER bgsafe",
         ),
+        (
+            with(failing(|e| e.look.dir = Known(String::new())), |e| {
+                e.healthy.as_mut().expect("recorded").owner = None
+            }),
+            "install -d -o 103 -g 104 -m 0750 /var/lib/redis && redis-cli -h 127.0.0.1 -p 6379 CONFIG SET dir /var/lib/redis",
+        ),
+        (
+            with(failing(foreign_dir), |e| {
+                e.healthy = None;
+                e.host.place.dir = Known("/".into());
+                e.server.protected_configs = Known("no".into())
+            }),
+            "install -d -o 103 -g 104 -m 0750 /var/lib/redis && redis-cli -h 127.0.0.1 -p 6379 --rdb /var/lib/redis/dump.rdb #",
+        ),
         (failing(pids), "echo 128 > /sys/fs/cgroup/system.slice/redis.service/pids.max"),
     ] {
         assert!(told(&e).starts_with(text), "{} is not {text}", told(&e));

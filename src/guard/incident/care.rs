@@ -13,7 +13,7 @@ use crate::guard::dialogue::{Command, Talk};
 use crate::guard::evidence::{Evidence, Fact, Healthy, HostFacts, Look, Seen, ServerFacts};
 use crate::guard::finding::headroom::headroom;
 use crate::guard::finding::trend::Trend;
-use crate::guard::finding::{Found, Kind, Severity, diagnose};
+use crate::guard::finding::{BREAK_IN, Found, Kind, Severity, diagnose};
 use crate::guard::policy::{CARE_AOF_EVERY, CARE_EVERY, CARE_PATIENCE, CRASHES_MOST};
 use crate::guard::record::{Finding, Phase};
 use crate::guard::remedy::{Step, command};
@@ -60,10 +60,14 @@ pub(super) struct Care {
     pub(super) steps: Vec<Step>,
     /// Findings the operator's hook was told of.
     pub(super) hooked: Vec<&'static str>,
+    /// Findings for which it runs now, perhaps since an earlier incident.
+    pub(super) hooking: Vec<&'static str>,
     /// Findings whose remedy was not allowed, so that each is counted once.
     pub(super) refused: Vec<&'static str>,
     /// Kills by the memory controller while all was well.
     oom_kills_before: Option<u64>,
+    /// Of this incident's refused PINGs, our own, when the server was asked.
+    own_pings: u64,
     /// Refused PINGs while all was well, anybody's.
     pings_before: Option<u64>,
     /// What stands in peace, for the status.
@@ -102,6 +106,7 @@ impl Care {
             remembered: self.remembered.take(),
             trend: std::mem::take(&mut self.trend),
             errands: self.errands,
+            hooking: std::mem::take(&mut self.hooking),
             ..Care::default()
         };
     }
@@ -152,6 +157,7 @@ impl Guard {
         }
         self.learn_rights(now, &server.rights);
         self.care.stage = Stage::Examining;
+        self.care.own_pings = self.pings_refused;
         self.care.look = look.clone();
         self.care.server = server.clone();
         self.out.push_back(Action::Examine(Box::new((look, server))));
@@ -204,7 +210,7 @@ impl Guard {
                 failures: self.saver.failures(),
                 fork_failed: self.saver.fork_failed(),
                 oom_kills_before: self.care.oom_kills_before,
-                pings: Some((self.care.pings_before.unwrap_or(0), self.pings_refused)),
+                pings: Some((self.care.pings_before.unwrap_or(0), self.care.own_pings)),
                 config_denied: self.config_refused.clone(),
             },
         }
@@ -215,6 +221,9 @@ impl Guard {
         let loud = |f: &&Found| f.kind() != Kind::Advice && f.severity() != Severity::Info;
         self.care.standing = self.care.found.iter().filter(loud).map(|f| finding(f, evidence)).collect();
         self.care.oom_kills_before = self.care.host.cgroup.oom_kills.get().or(self.care.oom_kills_before);
+        if let Some(refused) = self.care.server.pings_refused.get() {
+            self.care.pings_before = Some(refused.saturating_sub(self.care.own_pings));
+        }
         self.remember();
         self.hook(evidence, |f| f.kind() == Kind::Danger && f.severity() == Severity::Crit);
         let standing = &self.care.standing;
@@ -240,6 +249,8 @@ impl Guard {
         let findings: Vec<Finding> = told.map(|f| finding(f, evidence)).collect();
         let top = self.care.found.first().filter(|f| f.kind() == Kind::Cause);
         let cause = top.map(|top| (top.check.id, top.hit.sure));
+        // Cured by hand, or healed by itself, a cause is out of sight before a save proves it: it was the cause.
+        let poorer = top.is_none_or(|top| ["unknown", "dead-end"].contains(&top.check.id));
         // The same cause with other figures is no news.
         if self.care.told != Some(cause) {
             let (event, detail) = match top {
@@ -250,12 +261,13 @@ impl Guard {
             self.care.told = Some(cause);
             self.say(now, event, detail);
         }
-        let trapped = self.care.found.iter().any(|f| f.check.id == "break-in-signs");
+        let trapped = self.care.found.iter().any(|f| f.check.id == BREAK_IN);
         if let Some(journal) = &mut self.journal {
-            journal.diagnosed(findings);
+            journal.diagnosed(findings, poorer);
         }
         if trapped && !self.past.frozen && self.settings.policy != Policy::Observe {
-            return self.freeze(now);
+            self.freeze(now);
+            return self.hook(evidence, |f| f.check.id == BREAK_IN);
         }
         self.mend(now, evidence);
         self.due = self.due.min(now.mono);

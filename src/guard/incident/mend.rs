@@ -190,15 +190,18 @@ impl Guard {
         }
     }
 
-    /// Tells the operator's own program, once a finding.
+    /// Tells the operator's own program, once a finding, and never while it still runs for it.
     pub(super) fn hook(&mut self, evidence: &Evidence, of: fn(&Found) -> bool) {
         if !self.settings.hook {
             return;
         }
-        let new = |f: &&Found| of(f) && !self.care.hooked.contains(&f.check.id);
+        let care = &self.care;
+        let is_told = |id| care.hooked.contains(id) || care.hooking.contains(id);
+        let new = |f: &&Found| of(f) && !is_told(&f.check.id);
         let calls: Vec<&'static str> = self.care.found.iter().filter(new).map(|f| f.check.id).collect();
         for id in calls {
             self.care.hooked.push(id);
+            self.care.hooking.push(id);
             if let Some(found) = self.care.found.iter().find(|f| f.check.id == id) {
                 self.out.push_back(Action::Hook(Box::new(finding(found, evidence))));
             }
@@ -207,6 +210,7 @@ impl Guard {
 
     /// The operator's program ended: perhaps the cause is gone.
     pub(super) fn hooked(&mut self, now: Now, id: &str, result: Result<(), String>) {
+        self.care.hooking.retain(|running| *running != id);
         match result {
             Ok(()) => {
                 self.say(now, "repair hook ended", id.to_string());

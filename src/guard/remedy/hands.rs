@@ -114,9 +114,14 @@ pub const ROWS: &[Remedy] = &[
         if e.host.place.dir.known().is_some_and(|dir| !is_data_dir(dir)) {
             let user = owner.replace(':', " -g ");
             let cli = cli(&e.address);
-            return hand(format!(
-                "install -d -o {user} -m 0750 /var/lib/redis && {cli} CONFIG SET dir /var/lib/redis && {cli} BGSAVE"
-            ));
+            let make = format!("install -d -o {user} -m 0750 /var/lib/redis");
+            return hand(match may_set_dir(e) {
+                true => format!("{make} && {cli} CONFIG SET dir /var/lib/redis && {cli} BGSAVE"),
+                false => format!(
+                    "{make} && {cli} --rdb /var/lib/redis/dump.rdb # and only then restart the server with \
+                     dir /var/lib/redis: it is not allowed CONFIG SET dir"
+                ),
+            });
         }
         let sticky = e.host.place.mode.is_and(|mode| mode & 0o1000 != 0) && !e.host.place.writable.is(false);
         hand(match sticky {

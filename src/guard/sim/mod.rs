@@ -94,6 +94,8 @@ struct World {
     hooks: u64,
     /// What somebody must hear of though the phase is the same.
     warnings: Vec<&'static str>,
+    /// How long the operator's program runs; 0: for ever.
+    hook_ms: u64,
     ill: Option<Ill>,
     oom_kills: u64,
     /// Changes of the host, each with its incident.
@@ -134,6 +136,7 @@ impl World {
             errands: Vec::new(),
             hooks: 0,
             warnings: Vec::new(),
+            hook_ms: 0,
             ill: None,
             oom_kills: 0,
             changes: Vec::new(),
@@ -219,8 +222,13 @@ impl World {
                 Action::Record(record) if record.outcome.is_some() => self.closed.push(*record),
                 Action::Examine(_) => self.examine(),
                 Action::Change(errand, change) => self.change(errand, &change),
-                Action::Hook(_) => self.hooks += 1,
                 Action::Said(_, event, _, Tone::Warning) => self.warnings.push(event),
+                Action::Hook(finding) => {
+                    self.hooks += 1;
+                    if self.hook_ms > 0 {
+                        self.errands.push((self.now + self.hook_ms, Event::Hooked(finding.id, Ok(()))));
+                    }
+                }
                 Action::Remedied(..) | Action::Headroom(..) | Action::Remember(_) => {}
                 Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}
             }

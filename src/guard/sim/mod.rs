@@ -92,10 +92,10 @@ struct World {
     /// What was sent away and is not back yet.
     errands: Vec<(u64, Event)>,
     hooks: u64,
-    /// How long the operator's program runs; 0: for ever.
-    hook_ms: u64,
     /// What somebody must hear of though the phase is the same.
     warnings: Vec<&'static str>,
+    /// How long the operator's program runs; 0: for ever.
+    hook_ms: u64,
     ill: Option<Ill>,
     oom_kills: u64,
     /// Changes of the host, each with its incident.
@@ -135,8 +135,8 @@ impl World {
             story: String::new(),
             errands: Vec::new(),
             hooks: 0,
-            hook_ms: 0,
             warnings: Vec::new(),
+            hook_ms: 0,
             ill: None,
             oom_kills: 0,
             changes: Vec::new(),
@@ -222,13 +222,13 @@ impl World {
                 Action::Record(record) if record.outcome.is_some() => self.closed.push(*record),
                 Action::Examine(_) => self.examine(),
                 Action::Change(errand, change) => self.change(errand, &change),
+                Action::Said(_, event, _, Tone::Warning) => self.warnings.push(event),
                 Action::Hook(finding) => {
                     self.hooks += 1;
                     if self.hook_ms > 0 {
                         self.errands.push((self.now + self.hook_ms, Event::Hooked(finding.id, Ok(()))));
                     }
                 }
-                Action::Said(_, event, _, Tone::Warning) => self.warnings.push(event),
                 Action::Remedied(..) | Action::Headroom(..) | Action::Remember(_) => {}
                 Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}
             }

@@ -84,6 +84,10 @@ impl Guard {
                     self.enter(now, Phase::Holding, "server restarted", "its switch is its own again".into());
                 }
             }
+            // A debt of this very incident, and nothing that lowers was ever sent: an operator's hand.
+            (true, "no") if self.owes_without_lowering(&debt) => {
+                self.taken_over(now, "it was set to no while we were away".into());
+            }
             (true, "no") => self.adopt(now, &debt.incident, debt.since_ms),
             // It reads `yes`: our own restore arrived, though its answer did not …
             (true, _) if self.restore_in_doubt => {
@@ -101,6 +105,11 @@ impl Guard {
             }
         }
         self.restore_in_doubt = false;
+    }
+
+    fn owes_without_lowering(&self, debt: &Debt) -> bool {
+        let ours = self.record().is_some_and(|record| record.id == debt.incident);
+        ours && !self.lowered && !self.lower_in_doubt
     }
 
     /// A debt of this very process, noted when it was reached under another address, is ours to pay.

@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 
 use crate::command::Class;
 use crate::guard::finding::headroom::Headroom;
+use crate::guard::finding::trend::Ahead;
 use crate::guard::record::Outcome;
 use crate::posture::{Form, Variant};
 pub use crate::session::core::Degraded;
@@ -188,6 +189,8 @@ pub struct GuardStats {
     pub silent_refusals: u64,
     /// What is left after the next save.
     pub headroom: Headroom,
+    /// When nothing will be, at the present pace.
+    pub ahead: Ahead,
 }
 
 /// Longest duration the guard's histograms tell apart: a day.
@@ -212,6 +215,7 @@ impl GuardStats {
             sums: [0; 2],
             silent_refusals: 0,
             headroom: Headroom::default(),
+            ahead: Ahead::default(),
         }
     }
 

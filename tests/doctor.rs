@@ -226,7 +226,12 @@ fn a_user_with_few_rights_sees_little_and_is_told_what_is_missing() {
     for source in ["info", "config", "clients"] {
         assert!(unseen(&ran).iter().any(|u| u == source), "{source}: {}", ran.all());
     }
-    assert!(!ran.json()["not_checked"].as_array().unwrap().is_empty());
+    let report = ran.json();
+    let blind = report["not_checked"].as_array().unwrap();
+    assert!(!blind.is_empty());
+    for found in report["findings"].as_array().unwrap() {
+        assert!(!blind.contains(&found["id"]), "found, and said not to be checked: {report:#}");
+    }
     let ran = doctor(&[&format!("redis://pinger:secret@{at}")]);
     assert!(ran.out.contains("could not be seen") && ran.out.contains("NOPERM"), "{}", ran.all());
     assert!(ran.out.contains("ACL SETUSER pinger +info '+config|get'"), "{}", ran.all());
@@ -449,4 +454,55 @@ fn through_a_running_bgsafe_it_sees_the_same_server() {
     let through = run_id(&format!("redis://{}", proxy.listen()));
     assert!(through.is_string());
     assert_eq!(through, run_id(&url(&server)));
+}
+
+/// Once the directory is gone only the host knows where it was, and nobody whose.
+#[test]
+fn what_a_bgsafe_saw_while_all_was_well_names_and_cures_a_deleted_directory() {
+    let fault = Fault::DirDeleted;
+    let server = saved(fault.options(&for_tests().unwrap()));
+    let site = server.site();
+    // A life in peace, ended as a crash would end it.
+    let program = Path::new(env!("CARGO_BIN_EXE_bgsafe"));
+    let mut bgsafe = Proxy::start(program, &url(&server), &[]).unwrap();
+    let state = bgsafe.state_dir();
+    let dir = state.to_str().unwrap();
+    let records = || std::fs::read_dir(state.join("healthy")).is_ok_and(|mut all| all.next().is_some());
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !records() {
+        assert!(std::time::Instant::now() < deadline, "nothing was recorded");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bgsafe.kill9();
+    let broken = fault.strike(site).unwrap();
+    let blind = doctor(&["--json", &url(&server)]);
+    let seen = doctor(&["--json", "--state-dir", dir, &url(&server)]);
+    let cure = |ran: &Ran| {
+        let remedy = ran.json()["findings"][0]["remedies"][0].clone();
+        (remedy["consent"].as_str().unwrap().to_owned(), remedy["command"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(cure(&blind).0, "never", "{}", blind.all());
+    let (consent, typed) = cure(&seen);
+    let data = site.data.to_str().unwrap();
+    assert!(consent == "auto" && typed.contains(&format!("CONFIG SET dir {data}")), "{}", seen.all());
+    if we_are_root() {
+        let fixed = doctor(&["--fix", "--yes", "--only", "dir-missing", "--state-dir", dir, &url(&server)]);
+        assert!(fixed.all().contains("PROVED"), "{}", fixed.all());
+    }
+    broken.heal().unwrap();
+}
+
+/// A cache without save points is no mistake: a yes to everything does not give it some.
+#[test]
+fn what_may_be_meant_so_is_changed_only_by_its_name() {
+    let server = saved(Options::default());
+    let mut direct = server.direct().unwrap();
+    direct.demand(&["CONFIG", "SET", "save", ""]).unwrap();
+    let points = |direct: &mut Direct| {
+        bgsafe::testing::client::text(&direct.demand(&["CONFIG", "GET", "save"]).unwrap())
+    };
+    let unset = points(&mut direct);
+    // The machine is not this test's to change: only what may be meant so is agreed to by its name.
+    let named = doctor(&["--fix", "--yes", "--only", "save-points-missing", &url(&server)]);
+    assert_ne!(points(&mut direct), unset, "{}", named.all());
 }

@@ -81,7 +81,7 @@ const fn family(name: &'static str, kind: Kind, help: &'static str, read: fn(&Se
 
 /// Names without prefix, unit and `_total`: the encoder adds those.
 #[rustfmt::skip]
-const FAMILIES: [Family; 23] = [
+const FAMILIES: [Family; 24] = [
     family("build_info", Kind::Gauge, "What is running, always 1",
         |_| vec![(label("version", env!("CARGO_PKG_VERSION")), 1)]),
     family("connections", Kind::Gauge, "Connected clients",
@@ -111,6 +111,8 @@ const FAMILIES: [Family; 23] = [
             .map(|((finding, result), n)| (labels([("finding", finding.as_str()), ("result", result)]), signed(*n))).collect()),
     family("persistence_headroom", Kind::Bytes, "What the next save would leave of each resource; below zero it would fail. Absent: not known",
         |s| s.guard.headroom.each().into_iter().filter_map(|(resource, left)| Some((label("resource", resource), left?))).collect()),
+    family("persistence_headroom_ends", Kind::Seconds, "When that will be gone at the pace of the last hour. Absent: not foretold",
+        |s| s.guard.ahead.each().into_iter().filter_map(|(resource, ahead)| Some((label("resource", resource), signed(ahead?.as_secs())))).collect()),
     family("redirects", Kind::Counter, "Moves of the writes to another server, by result",
         |_| each(["ok", "failed"], |result| (label("result", result), 0))),
     family("phase", Kind::Gauge, "1 for the phase the incident is in",

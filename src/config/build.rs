@@ -15,8 +15,8 @@ use super::options::Key;
 use super::units::{count, duration, size};
 use super::url::{self, Upstream};
 use super::{
-    Address, Config, ConfigError, Credentials, Loaded, Policy, Repair, ReplayScripts, Secret, WhenExposed,
-    World, file, show,
+    Address, Config, ConfigError, Credentials, Loaded, Policy, Repair, ReplayScripts, Secret, Server,
+    WhenExposed, World, file, show,
 };
 
 /// Looked for, in this order, when no `--config` is given.
@@ -149,11 +149,7 @@ pub fn admin_address(flags: Layer, file: Option<&Path>, world: &dyn World) -> Re
 /// Whom `bgsafe doctor` looks at, as whom, and warnings. Reads the same layers as `run`, but judges these options
 /// only. A URL that was typed stands alone: what file or environment keep for another server is not sent to it,
 /// but for REDISCLI_AUTH, which redis-cli would send too.
-pub fn server(
-    flags: Layer,
-    file: Option<&Path>,
-    world: &dyn World,
-) -> Result<(Address, Option<Credentials>, Vec<String>), ConfigError> {
+pub fn server(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Server, ConfigError> {
     let alone = flags.given(Key::Upstream).is_some() && file.is_none();
     let words = Words(match alone {
         true => flags.over(Layer::defaults()),
@@ -162,7 +158,9 @@ pub fn server(
     let mut warnings = Vec::new();
     let server = words.need(Key::Upstream, url::upstream)?;
     let credentials = credentials(&words, &server, world, &mut warnings)?;
-    Ok((server.address, credentials, warnings))
+    // Read only, and only if it is there: that nobody could write one is no fault here.
+    let state_dir = state_dir(&words, world, &mut Vec::new()).ok().map(|(dir, _)| dir);
+    Ok(Server { address: server.address, credentials, state_dir, warnings })
 }
 
 fn merge(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Layer, ConfigError> {

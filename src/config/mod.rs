@@ -165,6 +165,19 @@ pub struct Config {
     pub log_level: String,
 }
 
+/// Whom `bgsafe doctor` looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// The server.
+    pub address: Address,
+    /// As whom.
+    pub credentials: Option<Credentials>,
+    /// Where a bgsafe in front of it keeps its records.
+    pub state_dir: Option<PathBuf>,
+    /// What is allowed, but should be known.
+    pub warnings: Vec<String>,
+}
+
 /// A [`Config`], and how it came about.
 #[derive(Clone, Debug)]
 pub struct Loaded {

@@ -88,6 +88,9 @@ impl Teller {
     }
 }
 
+/// Findings that may be just what the operator wants of a cache: `--yes` to everything is no yes to these.
+const OF_INTENT: [&str; 2] = ["maxmemory-high", "save-points-missing"];
+
 /// See the module's page.
 pub(super) async fn fix(
     ward: &mut Ward,
@@ -96,7 +99,12 @@ pub(super) async fn fix(
     limit: Duration,
     teller: &Teller,
 ) -> Result<Outcome, Blind> {
-    let wanted = |found: &Found| only.is_empty() || only.iter().any(|id| id == found.check.id);
+    let wanted = |found: &Found| is_wanted(found.check.id, only, teller.yes);
+    for id in diagnose(&e).iter().map(|found| found.check.id).filter(|id| OF_INTENT.contains(id)) {
+        if !is_wanted(id, only, teller.yes) && only.is_empty() {
+            teller.line(&format!("left  {id}: it may be meant so; agree to it by --only {id}"));
+        }
+    }
     let mut run = Outcome::default();
     let mut tried = HashSet::new();
     let mut settled = HashSet::new();
@@ -135,6 +143,14 @@ pub(super) async fn fix(
         }
         run.fixed.push(fixed);
         e = ward.look().await?;
+    }
+}
+
+/// `--only` says which; a yes to everything leaves out what may be meant so.
+fn is_wanted(id: &str, only: &[String], yes: bool) -> bool {
+    match only.is_empty() {
+        true => !(yes && OF_INTENT.contains(&id)),
+        false => only.iter().any(|named| named == id),
     }
 }
 

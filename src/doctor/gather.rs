@@ -12,7 +12,7 @@ use redis_protocol::resp2::types::BytesFrame as Frame;
 use crate::config::Address;
 use crate::control::{Control, ControlError, Endpoint};
 use crate::guard::dialogue::{Answer, Talk};
-use crate::guard::evidence::{Evidence, HostFacts};
+use crate::guard::evidence::{Evidence, Healthy, HostFacts};
 use crate::host::{self, Applied, Asked, Host, HostError};
 
 /// A dying disk blocks a stat for ever.
@@ -34,14 +34,16 @@ pub(super) struct Ward {
     endpoint: Endpoint,
     control: Option<Control>,
     host: Arc<dyn Host>,
+    /// What a bgsafe in front of it saw while all was well.
+    healthy: Option<Healthy>,
     /// Why INFO tells nothing, in the server's words.
     pub(super) info_denied: Option<String>,
 }
 
 impl Ward {
     /// Connects, and makes sure that a Redis answers.
-    pub(super) async fn reach(endpoint: Endpoint) -> Result<Ward, Blind> {
-        let mut ward = Ward { endpoint, control: None, host: host::here(), info_denied: None };
+    pub(super) async fn reach(endpoint: Endpoint, healthy: Option<Healthy>) -> Result<Ward, Blind> {
+        let mut ward = Ward { endpoint, control: None, host: host::here(), healthy, info_denied: None };
         // Not PING: where the server refuses it, ours would count among those of the probes.
         let replies = ward.exchange(&["INFO server"]).await.map_err(|why| ward.blind(&why))?;
         match &replies[..] {
@@ -76,7 +78,8 @@ impl Ward {
         let (look, server) = *told;
         let asked = Asked::new(&look, &server, false);
         let host = self.host_facts(asked).await;
-        Ok(Evidence { address: self.address(), look, server, host, ..Evidence::default() })
+        let healthy = self.healthy.clone();
+        Ok(Evidence { address: self.address(), look, server, host, healthy, ..Evidence::default() })
     }
 
     async fn host_facts(&self, asked: Asked) -> HostFacts {

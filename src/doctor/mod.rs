@@ -44,8 +44,9 @@ use crate::config::layers::{Layer, Origin};
 use crate::config::options::Key;
 use crate::config::{self, Machine, units};
 use crate::control::Endpoint;
-use crate::guard::evidence::Evidence;
+use crate::guard::evidence::{Evidence, Healthy};
 use crate::guard::finding::{Severity, diagnose};
+use crate::guard::store::recorded;
 use fix::{Outcome, Teller};
 use gather::{Blind, Ward};
 use report::Report;
@@ -63,6 +64,9 @@ pub struct DoctorArgs {
     /// File with the password [default: from the URL, else REDISCLI_AUTH].
     #[arg(long, value_name = "FILE")]
     control_password_file: Option<String>,
+    /// Where a bgsafe in front of this server keeps what it saw while all was well [default: as for run].
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<String>,
     /// File to find the server in.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -125,8 +129,8 @@ pub fn run(args: DoctorArgs) -> ExitCode {
         complain(&why);
         return ExitCode::from(USAGE);
     }
-    let endpoint = match endpoint(&args) {
-        Ok(endpoint) => endpoint,
+    let (endpoint, healthy) = match endpoint(&args) {
+        Ok(found) => found,
         Err(error) => {
             complain(&error);
             return ExitCode::from(USAGE);
@@ -139,7 +143,7 @@ pub fn run(args: DoctorArgs) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let seen = runtime.block_on(examine(&args, endpoint));
+    let seen = runtime.block_on(examine(&args, endpoint, healthy));
     // A look at a disk that hangs must not hold the exit up.
     runtime.shutdown_background();
     seen.unwrap_or_else(|blind| {
@@ -163,28 +167,32 @@ fn explained(finding: Option<&str>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn endpoint(args: &DoctorArgs) -> Result<Endpoint, config::ConfigError> {
+/// Whom to look at, and what a bgsafe in front of it saw while all was well.
+fn endpoint(args: &DoctorArgs) -> Result<(Endpoint, Option<Healthy>), config::ConfigError> {
     let mut flags = Layer::default();
     let given = [
         (Key::Upstream, &args.url),
         (Key::ControlUser, &args.control_user),
         (Key::ControlPasswordFile, &args.control_password_file),
+        (Key::StateDir, &args.state_dir),
     ];
     for (key, word) in given {
         if let Some(word) = word {
             flags.set(key, vec![word.clone()], Origin::Flag(key));
         }
     }
-    let (address, credentials, warnings) = config::server(flags, args.config.as_deref(), &Machine)?;
+    let config::Server { address, credentials, state_dir, warnings } =
+        config::server(flags, args.config.as_deref(), &Machine)?;
     for warning in warnings {
         complain(&format!("warning: {warning}"));
     }
     // Not `bgsafe:`: that is how a running bgsafe is known to others (`ServerFacts::other_guards`).
-    Ok(Endpoint { address, credentials, name: format!("bgsafe-doctor-{}", std::process::id()) })
+    let healthy = state_dir.and_then(|dir| recorded(&dir, &address.to_string()));
+    Ok((Endpoint { address, credentials, name: format!("bgsafe-doctor-{}", std::process::id()) }, healthy))
 }
 
-async fn examine(args: &DoctorArgs, endpoint: Endpoint) -> Result<ExitCode, Blind> {
-    let mut ward = Ward::reach(endpoint).await?;
+async fn examine(args: &DoctorArgs, endpoint: Endpoint, healthy: Option<Healthy>) -> Result<ExitCode, Blind> {
+    let mut ward = Ward::reach(endpoint, healthy).await?;
     let evidence = ward.look().await?;
     let style = Style::stdout();
     if !args.fix {

@@ -119,7 +119,12 @@ impl Report {
             findings: found.iter().map(|found| finding(found, e)).collect(),
             server: server(e, unix_ms),
             unseen: spots.sources,
-            not_checked: spots.checks,
+            // What one field told was seen, though its source is dark else.
+            not_checked: spots
+                .checks
+                .into_iter()
+                .filter(|id| found.iter().all(|found| found.check.id != *id))
+                .collect(),
             fixed: Vec::new(),
             proved: None,
             grant: spots.grant,

@@ -113,6 +113,8 @@ pub struct Guard {
     counted: Option<(u64, u64)>,
     /// Of our own PINGs, since then.
     own_refusals: u64,
+    /// … since the incident began.
+    pings_refused: u64,
     variant: Variant,
     course: Option<&'static str>,
     saver: Saver,
@@ -164,6 +166,7 @@ impl Guard {
             healthy: None,
             counted: None,
             own_refusals: 0,
+            pings_refused: 0,
             variant: Variant::Rdb,
             course: None,
             saver: Saver::default(),
@@ -223,7 +226,7 @@ impl Guard {
             }
             Event::Stored(result) => self.stored(now, result),
             Event::Examined(host) => self.examined(now, *host),
-            Event::Changed(result) => self.stepped(now, result),
+            Event::Changed(errand, result) => self.changed(now, errand, result),
             Event::Hooked(id, result) => self.hooked(now, &id, result),
             Event::Timer => {}
         }

@@ -74,10 +74,11 @@ impl Journal {
     }
 
     /// What a diagnosis found takes the place of what the last one found, worst first; what was cured,
-    /// or found otherwise, stays.
-    pub fn diagnosed(&mut self, found: Vec<Finding>) {
+    /// or found otherwise, stays; all of it, when the new one is `poorer`.
+    pub fn diagnosed(&mut self, found: Vec<Finding>, poorer: bool) {
         let again = |id: &str| found.iter().any(|new| new.id == id);
-        let kept = |old: &Finding| old.applied || (!self.diagnosed.contains(&old.id) && !again(&old.id));
+        let kept =
+            |old: &Finding| old.applied || ((poorer || !self.diagnosed.contains(&old.id)) && !again(&old.id));
         let kept: Vec<Finding> = self.record.findings.iter().filter(|old| kept(old)).cloned().collect();
         self.diagnosed = found.iter().map(|new| new.id.clone()).collect();
         let new = found.into_iter().filter(|new| kept.iter().all(|old| old.id != new.id));

@@ -72,7 +72,7 @@ impl Store {
             return Err(StoreError::Busy(path));
         }
         let bytes = fs::read(&path).map_err(at(&path))?;
-        let healthy = healthy.join(format!("{}.json", file_name(address)));
+        let healthy = healthy_path(state_dir, address);
         Ok((Store { debts, incidents, healthy, page }, decode(&bytes)))
     }
 
@@ -119,7 +119,7 @@ impl Store {
 
     /// What was so while saving worked, as it was last recorded.
     pub fn healthy(&self) -> Option<Healthy> {
-        serde_json::from_slice(&fs::read(&self.healthy).ok()?).ok()
+        read_healthy(&self.healthy)
     }
 
     /// Keeps that. Not synced: it is found out again.
@@ -213,6 +213,19 @@ pub enum Job {
     Save(Box<Incident>),
     /// Keep what is healthy.
     Remember(Box<Healthy>),
+}
+
+/// What a bgsafe with this state directory recorded of `address` while saving worked.
+pub fn recorded(state_dir: &Path, address: &str) -> Option<Healthy> {
+    read_healthy(&healthy_path(state_dir, address))
+}
+
+fn healthy_path(state_dir: &Path, address: &str) -> PathBuf {
+    state_dir.join("healthy").join(format!("{}.json", file_name(address)))
+}
+
+fn read_healthy(path: &Path) -> Option<Healthy> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
 /// Whole or not at all.
@@ -313,6 +326,7 @@ mod tests {
         store.remember(&healthy).unwrap();
         assert_eq!(store.healthy(), Some(healthy));
         assert_eq!(Store::open(dir.path(), "b:2").unwrap().0.healthy(), None);
+        assert!(recorded(dir.path(), "a:1").is_some() && recorded(dir.path(), "b:2").is_none());
     }
 
     #[test]

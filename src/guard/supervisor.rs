@@ -262,7 +262,7 @@ impl Shell {
                 Action::Record(record) => self.recorded(record),
                 Action::Silent(n) => lock(&self.metrics.guard).silent_refusals += n,
                 Action::Examine(told) => self.errands.examine(told.0, told.1),
-                Action::Change(change) => self.errands.change(change),
+                Action::Change(errand, change) => self.errands.change(errand, change),
                 Action::Hook(finding) => {
                     let incident = self.guard.record().map(|record| record.id.clone());
                     self.errands.hook(*finding, incident, self.params.settings.address.clone());
@@ -270,7 +270,10 @@ impl Shell {
                 Action::Remedied(finding, result) => {
                     lock(&self.metrics.guard).remedied(finding, result);
                 }
-                Action::Headroom(headroom) => lock(&self.metrics.guard).headroom = headroom,
+                Action::Headroom(left, ahead) => {
+                    let mut stats = lock(&self.metrics.guard);
+                    (stats.headroom, stats.ahead) = (left, ahead);
+                }
                 Action::Remember(healthy) => self.job(Job::Remember(healthy)),
             }
         }
@@ -349,12 +352,13 @@ impl Shell {
     fn said(&mut self, phase: Phase, event: &str, detail: String, new: bool) {
         let incident = self.guard.record().map(|record| record.id.clone());
         let (upstream, id) = (&self.params.settings.address, incident.as_deref().unwrap_or("-"));
+        let colon = if detail.is_empty() { "" } else { ": " };
         match (new, phase) {
-            (false, _) => debug!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}"),
+            (false, _) => debug!(%upstream, incident = id, phase = phase.name(), "{event}{colon}{detail}"),
             (true, Phase::Quiet | Phase::Verifying | Phase::Rearming) => {
-                info!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}");
+                info!(%upstream, incident = id, phase = phase.name(), "{event}{colon}{detail}");
             }
-            (true, _) => warn!(%upstream, incident = id, phase = phase.name(), "{event}: {detail}"),
+            (true, _) => warn!(%upstream, incident = id, phase = phase.name(), "{event}{colon}{detail}"),
         }
         if new {
             let at = rfc3339(clock(self.start).unix_ms);

@@ -268,9 +268,9 @@ impl World {
                     let facts = Box::new(HostFacts::elsewhere("the model has no host"));
                     self.guard.handle(self.clock(), Event::Examined(facts));
                 }
-                Action::Change(change) => return Err(format!("nobody allowed {change:?}")),
+                Action::Change(..) => return Err("nobody allowed a change of the host".into()),
                 Action::Opened | Action::Said(..) | Action::Record(_) | Action::Silent(_) => {}
-                Action::Hook(_) | Action::Remedied(..) | Action::Headroom(_) | Action::Remember(_) => {}
+                Action::Hook(_) | Action::Remedied(..) | Action::Headroom(..) | Action::Remember(..) => {}
             }
         }
         match self.guard.posture() == self.gate.posture {

@@ -60,6 +60,8 @@ pub struct Look {
     pub changes: Fact<u64>,
     /// Saves *started* since the process did (7.0+).
     pub saves: Fact<u64>,
+    /// How long the newest fork took, microseconds.
+    pub fork_usec: Fact<u64>,
     /// AOF writes and syncs work.
     pub aof_ok: Fact<bool>,
     /// MISCONF errors ever replied (6.2+): the only trace of a refusal no client was shown.
@@ -101,6 +103,7 @@ impl Look {
             }
             "rdb_last_save_time" => self.last_save = number(value),
             "rdb_last_bgsave_status" => self.save_ok = status(value),
+            "latest_fork_usec" => self.fork_usec = number(value),
             "rdb_saves" => self.saves = number(value),
             "aof_last_write_status" => self.aof_ok = status(value),
             "errorstat_MISCONF" => self.misconf = value.strip_prefix("count=").map_or(Fact::UNKNOWN, number),

@@ -27,6 +27,7 @@ pub use target::Target;
 
 use serde::{Deserialize, Serialize};
 
+use super::finding::trend::Ahead;
 use crate::posture::Variant;
 
 /// Everything a diagnosis may look at.
@@ -42,6 +43,8 @@ pub struct Evidence {
     pub host: HostFacts,
     /// What was so while saving worked, if that was ever seen.
     pub healthy: Option<Healthy>,
+    /// When a save will fail, at the pace at which headroom shrinks.
+    pub ahead: Ahead,
     /// What happened since the refusal.
     pub seen: Seen,
 }
@@ -81,6 +84,8 @@ pub struct Seen {
     pub fork_failed: bool,
     /// Kills by the memory controller when the incident began.
     pub oom_kills_before: Option<u64>,
+    /// Refused PINGs when the incident began, and those of our own since: the rest are somebody's probes.
+    pub pings: Option<(u64, u64)>,
     /// We may not use CONFIG, in the server's words.
     pub config_denied: Option<String>,
 }

@@ -141,13 +141,22 @@ pub const REWRITE_PERSISTED_NO: Check = Check {
     source: "config.c:rewriteConfig, sentinel.c:sentinelSendSlaveOf",
 };
 
+/// A bgsafe PINGs too while it cannot save: what it sends is not a probe's.
+fn refused_probes(e: &Evidence) -> Option<u64> {
+    let refused = e.server.pings_refused.get()?;
+    match e.seen.pings {
+        Some((before, own)) => Some(refused.saturating_sub(before).saturating_sub(own)),
+        None => e.server.other_guards.is(0).then_some(refused),
+    }
+}
+
 pub const PROBE_HAZARD: Check = Check {
     id: "probe-hazard",
     kind: Kind::Advice,
     severity: Severity::Info,
     needs: &[Source::Info, Source::Process],
     when: |e| {
-        let refused = e.server.pings_refused.get().filter(|n| *n > 0);
+        let refused = refused_probes(e).filter(|n| *n > 0);
         let failing = failing::rdb(e) || failing::aof(e);
         let kubernetes = e.host.process.kubernetes.is(true);
         match (refused, kubernetes) {

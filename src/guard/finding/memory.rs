@@ -4,6 +4,7 @@
 
 use super::failing::{Failed, failed, said, since, word};
 use super::headroom::{copied, headroom, missing, size, thp_shielded};
+use super::trend::lead;
 use super::{Check, Hit, Kind, Severity, Source};
 use crate::guard::evidence::Evidence;
 use crate::guard::evidence::host::NO_LIMIT;
@@ -15,8 +16,15 @@ pub const MEMORY_HEADROOM: Check = Check {
     severity: Severity::Warn,
     needs: &[Source::Kernel, Source::Info],
     when: |e| {
-        let left = headroom(e).memory.filter(|left| *left < 0)?;
         let free = e.host.memory.available.get()?.saturating_add(e.host.memory.swap_free.get().unwrap_or(0));
+        let Some(left) = headroom(e).memory.filter(|left| *left < 0) else {
+            return Hit::likely(format!(
+                "{} available, the next save may copy {}; at the present pace that ends in {}",
+                size(free),
+                size(copied(e)?),
+                lead(e.ahead.memory?)
+            ));
+        };
         Hit::likely(format!(
             "{} available, the next save may copy {}: {} missing",
             size(free),
@@ -24,7 +32,7 @@ pub const MEMORY_HEADROOM: Check = Check {
             missing(left)
         ))
     },
-    what: "The host has less memory than the next save may copy.",
+    what: "The host has less memory than the next save may copy, or soon will.",
     why: "Each page written during a save exists twice, and when memory ends the kernel kills a process.",
     cure: "Add memory, or save at a time of few writes, or give the data set less of the host.",
     explain: "Do I need twice the memory? No, that is the upper bound: it takes a write to every page \
@@ -41,8 +49,16 @@ pub const CGROUP_HEADROOM: Check = Check {
     severity: Severity::Warn,
     needs: &[Source::Cgroup, Source::Info],
     when: |e| {
-        let left = headroom(e).cgroup.filter(|left| *left < 0)?;
         let group = &e.host.cgroup;
+        let Some(left) = headroom(e).cgroup.filter(|left| *left < 0) else {
+            return Hit::likely(format!(
+                "limit {}, {} in use, the next save may copy {}; at the present pace that ends in {}",
+                size(group.memory_max.get()?),
+                size(group.memory_current.get()?),
+                size(copied(e)?),
+                lead(e.ahead.cgroup?)
+            ));
+        };
         let exposed = e.server.oom_score_adj.is("no".to_string());
         let advice =
             if exposed { "; oom-score-adj is no: the server may be killed instead of the child" } else { "" };

@@ -25,6 +25,7 @@ mod place;
 pub(super) mod settings;
 mod space;
 mod table;
+pub mod trend;
 mod unseen;
 
 #[cfg(test)]

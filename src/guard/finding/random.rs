@@ -1,10 +1,12 @@
 //! Any evidence at all: known or not, absurd numbers included.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::scenarios::{EIO, FULL, GB, line};
+use super::trend::Ahead;
 use crate::guard::evidence::host::{Dump, Limit};
 use crate::guard::evidence::log::{Errno, KernelClass, KernelLine, LogClass};
 use crate::guard::evidence::{Evidence, Fact, Healthy, HostFacts, Look, Role, Seen, ServerFacts};
@@ -138,12 +140,15 @@ prop_compose! {
         variant in prop::option::of(prop::sample::select(vec![Variant::Rdb, Variant::Aof])),
         refusal in prop::option::of(prop::sample::select(vec![FULL, EIO, "", ": "]).prop_map(str::to_string)),
         failures in prop_oneof![0..3u32, any::<u32>()], fork_failed in any::<bool>(), oom_kills_before in prop::option::of(any::<u64>()),
+        secs_ahead in prop::option::of(any::<u64>()),
         healthy in prop::option::of((prop::sample::select(vec!["/data", "/", "x"]), prop::option::of((0..3u32, 0..3u32)), prop::option::of(any::<u32>()))),
     ) -> Evidence {
         let healthy = healthy.map(|(dir, owner, mode)| Healthy {
             dir: dir.into(), dbfilename: "dump.rdb".into(), save: String::new(), owner, mode,
         });
-        let seen = Seen { variant, refusal, failures, fork_failed, oom_kills_before, config_denied: None };
-        Evidence { address: "h:1".into(), look, server, host, healthy, seen }
+        let seen = Seen { variant, refusal, failures, fork_failed, oom_kills_before, pings: None, config_denied: None };
+        let ahead = secs_ahead.map(Duration::from_secs);
+        let ahead = Ahead { disk: ahead, memory: ahead, cgroup: ahead, commit: ahead };
+        Evidence { address: "h:1".into(), look, server, host, healthy, ahead, seen }
     }
 }

@@ -4,6 +4,7 @@
 
 use super::failing::{self, Failed, by_errno, cause, in_child, in_write, said};
 use super::headroom::{headroom, missing, next_dump, size};
+use super::trend::lead;
 use super::{Check, Hit, Kind, Severity, Source};
 use crate::guard::evidence::Evidence;
 use crate::guard::evidence::host::{Dump, NO_LIMIT};
@@ -66,11 +67,18 @@ pub const DISK_HEADROOM: Check = Check {
     severity: Severity::Warn,
     needs: &[Source::Place],
     when: |e| {
-        let left = headroom(e).disk.filter(|left| *left < 0)?;
         if disk_full(e).is_some() {
             return None;
         }
         let (free, need) = (e.host.place.free.get()?, next_dump(e)?);
+        let Some(left) = headroom(e).disk.filter(|left| *left < 0) else {
+            return Hit::likely(format!(
+                "{} free, the next dump needs about {}; at the present pace that ends in {}",
+                size(free),
+                size(need),
+                lead(e.ahead.disk?)
+            ));
+        };
         Hit::likely(format!(
             "{} free, the next dump needs about {}: {} missing",
             size(free),
@@ -78,8 +86,8 @@ pub const DISK_HEADROOM: Check = Check {
             missing(left)
         ))
     },
-    what: "The disk has less room than the next dump will need.",
-    why: "The next save will fail at its end, and from then on the server refuses writes.",
+    what: "The disk has less room than the next dump will need, or soon will.",
+    why: "The save will fail at its end, and from then on the server refuses writes.",
     cure: "Grow the volume or free space until a whole dump fits beside the old one.",
     explain: "A snapshot needs room for two: the old dump stays until the new one is complete. So a disk \
               that is half full of one dump is a full disk. The need shown here is the last dump and a \

@@ -6,7 +6,7 @@ use super::random::evidence;
 use super::scenarios::*;
 use super::*;
 use crate::guard::evidence::log::{Errno, LogClass};
-use crate::guard::evidence::{Fact, Role};
+use crate::guard::evidence::{Fact, Reason, Role};
 use crate::guard::remedy::{Consent, Plan, REMEDIES, Reach, Step, choose, command, commands, remedies};
 use Fact::Known;
 
@@ -40,9 +40,52 @@ fn each_scenario_has_its_first_finding_and_remedy() {
     }
 }
 
+/// A bgsafe PINGs while it cannot save: that is nobody's probe.
+#[test]
+fn pings_of_our_own_are_no_probes() {
+    for (refused, seen, guards, told) in [
+        (9, Some((4, 5)), 0, false),
+        (9, Some((4, 4)), 0, true),
+        (9, None, 1, false),
+        (9, None, 0, true),
+        (1, Some((4, 0)), 0, false),
+    ] {
+        let e = failing(|e| {
+            (e.server.pings_refused, e.server.other_guards) = (Known(refused), Known(guards));
+            e.seen.pings = seen;
+        });
+        let found = diagnose(&e).iter().any(|f| f.check.id == "probe-hazard");
+        assert_eq!(found, told, "{refused} {seen:?} {guards}");
+    }
+}
+
+/// A warning that comes before the save fails is worth more than one that comes with it.
+#[test]
+fn what_will_end_soon_is_told_with_its_time() {
+    type Set = fn(&mut Evidence, Option<std::time::Duration>);
+    let rows: [(&str, Set); 3] = [
+        ("disk-headroom", |e, ahead| e.ahead.disk = ahead),
+        ("memory-headroom", |e, ahead| e.ahead.memory = ahead),
+        ("cgroup-headroom", |e, ahead| {
+            (e.host.cgroup.memory_max, e.host.cgroup.memory_current) = (Known(60 * GB), Known(12 * GB));
+            e.ahead.cgroup = ahead;
+        }),
+    ];
+    for (id, set) in rows {
+        let told = |ahead| {
+            let found = diagnose(&with(healthy(), |e| set(e, ahead)));
+            found.into_iter().find(|f| f.check.id == id).map(|f| (f.kind(), f.hit.says))
+        };
+        assert_eq!(told(None), None, "{id}");
+        let (kind, says) = told(Some(std::time::Duration::from_secs(7260))).expect(id);
+        assert!(kind == Kind::Danger && says.ends_with("that ends in 2 h 1 min"), "{id}: {says}");
+    }
+}
+
 #[test]
 fn in_peace_or_beside_the_point_the_same_is_a_danger_or_advice() {
-    let minutes_ago = |e: &mut Evidence| e.server.pings_refused = Known(4);
+    let minutes_ago =
+        |e: &mut Evidence| (e.server.pings_refused, e.server.other_guards) = (Known(4), Known(0));
     #[rustfmt::skip]
     let table: Vec<(Evidence, &str, Kind)> = vec![
         (with(healthy(), mode_2), "overcommit-memory", Kind::Danger),
@@ -191,6 +234,30 @@ fn a_command_names_this_server_and_host() {
                 e.host.place.dir = Known("/".into())
             }),
             "install -d -o 103 -g 104 -m 0750 /var/lib/redis && redis-cli",
+        ),
+        (
+            with(healthy(), |e| {
+                e.look.knob = Fact::Unknown(Reason::Denied("ERR unknown command 'CONFIG'".into()))
+            }),
+            "grep -n rename-command",
+        ),
+        (
+            with(healthy(), |e| e.look.knob = Fact::Unknown(Reason::Denied("NOPERM no 'config|get'".into()))),
+            "redis-cli -h 127.0.0.1 -p 6379 ACL SETUSER bgsafe",
+        ),
+        (
+            with(failing(|e| e.look.dir = Known(String::new())), |e| {
+                e.healthy.as_mut().expect("recorded").owner = None
+            }),
+            "install -d -o 103 -g 104 -m 0750 /var/lib/redis && redis-cli -h 127.0.0.1 -p 6379 CONFIG SET dir /var/lib/redis",
+        ),
+        (
+            with(failing(foreign_dir), |e| {
+                e.healthy = None;
+                e.host.place.dir = Known("/".into());
+                e.server.protected_configs = Known("no".into())
+            }),
+            "install -d -o 103 -g 104 -m 0750 /var/lib/redis && redis-cli -h 127.0.0.1 -p 6379 --rdb /var/lib/redis/dump.rdb #",
         ),
         (failing(pids), "echo 128 > /sys/fs/cgroup/system.slice/redis.service/pids.max"),
     ] {

@@ -21,7 +21,7 @@ pub fn unseen(e: &Evidence) -> Vec<(Source, String)> {
         (Source::Process, process.cloned()),
         (Source::Kernel, behind(reason(&host.memory.overcommit))),
         (Source::Cgroup, behind(reason(&host.cgroup.version))),
-        (Source::Place, behind(reason(&host.place.free))),
+        (Source::Place, behind(reason(&host.place.free).or(reason(&host.place.dead_temps)))),
         (Source::Log, behind(reason(&host.log))),
         (Source::KernelLog, behind(reason(&host.kernel))),
     ];

@@ -104,8 +104,13 @@ impl Guard {
         }
     }
 
-    fn refused(&mut self, now: Now, variant: Variant, text: String) {
+    fn own_ping_refused(&mut self) {
         self.own_refusals += 1;
+        self.pings_refused += 1;
+    }
+
+    fn refused(&mut self, now: Now, variant: Variant, text: String) {
+        self.own_ping_refused();
         self.refusal = Some(text.clone());
         let turned = self.journal.is_some() && variant != self.variant;
         let fresh = self.journal.is_none();
@@ -237,7 +242,7 @@ impl Guard {
             // It failed anew between the proof and the restore. The debt stays for the next round.
             self.unwind = None;
             self.course = None;
-            self.own_refusals += 1;
+            self.own_ping_refused();
             self.set_posture(Posture::Hold);
             self.enter(now, Phase::Alarmed, "refused again", "a save failed after the proof".into());
             self.due = now.mono;
@@ -253,7 +258,7 @@ impl Guard {
                 return self.finish(now);
             }
             Heard::Refused(refusal, _) => {
-                self.own_refusals += 1;
+                self.own_ping_refused();
                 self.open(now, refusal.variant);
             }
             Heard::Other(_) => {}

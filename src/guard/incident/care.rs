@@ -11,7 +11,9 @@ use super::{Action, Guard, Now};
 use crate::config::Policy;
 use crate::guard::dialogue::{Command, Talk};
 use crate::guard::evidence::{Evidence, Healthy, HostFacts, Look, Seen, ServerFacts};
-use crate::guard::finding::{Found, Kind, Severity, diagnose, headroom::headroom};
+use crate::guard::finding::headroom::headroom;
+use crate::guard::finding::trend::Trend;
+use crate::guard::finding::{BREAK_IN, Found, Kind, Severity, diagnose};
 use crate::guard::policy::{CARE_AOF_EVERY, CARE_EVERY, CARE_PATIENCE, CRASHES_MOST};
 use crate::guard::record::{Finding, Phase};
 use crate::guard::remedy::{Step, command};
@@ -50,6 +52,8 @@ pub(super) struct Care {
     pub(super) found: Vec<Found>,
     /// The cause that was told last, and whether it was sure.
     told: Option<Option<(&'static str, bool)>>,
+    /// Changes of the host sent away so far, in all incidents.
+    pub(super) errands: u64,
     /// Failed saves when evidence was last gathered.
     failures: u32,
     /// Remedies tried in this incident: finding, and what it does.
@@ -58,12 +62,20 @@ pub(super) struct Care {
     pub(super) steps: Vec<Step>,
     /// Findings the operator's hook was told of.
     pub(super) hooked: Vec<&'static str>,
+    /// Findings for which it runs now, perhaps since an earlier incident.
+    pub(super) hooking: Vec<&'static str>,
     /// Findings whose remedy was not allowed, so that each is counted once.
     pub(super) refused: Vec<&'static str>,
     /// Kills by the memory controller while all was well.
     oom_kills_before: Option<u64>,
+    /// Of this incident's refused PINGs, our own, when the server was asked.
+    own_pings: u64,
+    /// Refused PINGs while all was well, anybody's.
+    pings_before: Option<u64>,
     /// What stands in peace, for the status.
     standing: Vec<Finding>,
+    /// How headroom went in the last hour.
+    trend: Trend,
     /// What the disk knows to be healthy.
     remembered: Option<Healthy>,
     /// To be taken back when the incident ends.
@@ -90,9 +102,13 @@ impl Care {
             stage: if stale { stage } else { Stage::Idle },
             stale,
             due: now.mono,
+            pings_before: self.server.pings_refused.get().or(self.pings_before),
             oom_kills_before: host.cgroup.oom_kills.get().or(self.oom_kills_before),
             patience: now.mono + CARE_PATIENCE,
             remembered: self.remembered.take(),
+            trend: std::mem::take(&mut self.trend),
+            errands: self.errands,
+            hooking: std::mem::take(&mut self.hooking),
             ..Care::default()
         };
     }
@@ -150,6 +166,7 @@ impl Guard {
             return;
         }
         self.care.stage = Stage::Examining;
+        self.care.own_pings = self.pings_refused;
         self.care.look = look.clone();
         self.care.server = server.clone();
         self.out.push_back(Action::Examine(Box::new((look, server))));
@@ -165,8 +182,10 @@ impl Guard {
         }
         self.care.host = host;
         self.care.failures = self.saver.failures();
+        let left = headroom(&self.evidence());
+        self.care.trend.push(now.mono, left);
         let evidence = self.evidence();
-        self.out.push_back(Action::Headroom(headroom(&evidence)));
+        self.out.push_back(Action::Headroom(left, evidence.ahead));
         self.care.found = diagnose(&evidence);
         let every = match self.journal.is_some() && self.phase == Phase::Holding {
             true => CARE_AOF_EVERY,
@@ -188,12 +207,14 @@ impl Guard {
             server: self.care.server.clone(),
             host: self.care.host.clone(),
             healthy: self.healthy.clone(),
+            ahead: self.care.trend.ahead(),
             seen: Seen {
                 variant: self.journal.as_ref().map(|_| self.variant),
                 refusal: self.refusal.clone(),
                 failures: self.saver.failures(),
                 fork_failed: self.saver.fork_failed(),
                 oom_kills_before: self.care.oom_kills_before,
+                pings: Some((self.care.pings_before.unwrap_or(0), self.care.own_pings)),
                 config_denied: self.config_refused.clone(),
             },
         }
@@ -204,6 +225,9 @@ impl Guard {
         let loud = |f: &&Found| f.kind() != Kind::Advice && f.severity() != Severity::Info;
         self.care.standing = self.care.found.iter().filter(loud).map(|f| finding(f, evidence)).collect();
         self.care.oom_kills_before = self.care.host.cgroup.oom_kills.get().or(self.care.oom_kills_before);
+        if let Some(refused) = self.care.server.pings_refused.get() {
+            self.care.pings_before = Some(refused.saturating_sub(self.care.own_pings));
+        }
         self.remember();
         self.hook(evidence, |f| f.kind() == Kind::Danger && f.severity() == Severity::Crit);
         let standing = &self.care.standing;
@@ -229,6 +253,8 @@ impl Guard {
         let findings: Vec<Finding> = told.map(|f| finding(f, evidence)).collect();
         let top = self.care.found.first().filter(|f| f.kind() == Kind::Cause);
         let cause = top.map(|top| (top.check.id, top.hit.sure));
+        // Cured by hand, or healed by itself, a cause is out of sight before a save proves it: it was the cause.
+        let poorer = top.is_none_or(|top| ["unknown", "dead-end"].contains(&top.check.id));
         // The same cause with other figures is no news.
         if self.care.told != Some(cause) {
             let (event, detail) = match top {
@@ -239,12 +265,13 @@ impl Guard {
             self.care.told = Some(cause);
             self.say(now, event, detail);
         }
-        let trapped = self.care.found.iter().any(|f| f.check.id == "break-in-signs");
+        let trapped = self.care.found.iter().any(|f| f.check.id == BREAK_IN);
         if let Some(journal) = &mut self.journal {
-            journal.diagnosed(findings);
+            journal.diagnosed(findings, poorer);
         }
         if trapped && !self.past.frozen && self.settings.policy != Policy::Observe {
-            return self.freeze(now);
+            self.freeze(now);
+            return self.hook(evidence, |f| f.check.id == BREAK_IN);
         }
         self.mend(now, evidence);
         self.due = self.due.min(now.mono);
@@ -263,6 +290,11 @@ impl Guard {
         let harmful = |f: &Found| ["child-oom-killed", "child-crashed"].contains(&f.check.id);
         let cause = self.care.found.first().is_some_and(harmful);
         cause && self.saver.failures() >= CRASHES_MOST
+    }
+
+    /// How long the newest fork had taken when the cause was sought.
+    pub(super) fn fork_before(&self) -> Option<u64> {
+        self.care.server.latest_fork_usec.get()
     }
 
     /// The likeliest cause, its evidence, and what a human types.

@@ -262,7 +262,8 @@ impl Guard {
                 self.call_a_human(now, look);
             }
             Verdict::Try(schedule) => match self.care_is_near(now) {
-                Some(until) => self.due = until,
+                // The server may heal meanwhile, or the budget be spent: it is looked at all the same.
+                Some(until) => self.due = until.min(now.mono + LOOK_EVERY),
                 None => self.talk(Talk::Bgsave { schedule }),
             },
         }
@@ -276,7 +277,12 @@ impl Guard {
         if let Some(journal) = &mut self.journal {
             journal.verified(now);
         }
-        self.say(now, "saving works", look.line());
+        // What the operator asks next: did the cure make forks slower, or faster?
+        let fork = match (self.fork_before(), look.fork_usec.get()) {
+            (Some(before), Some(after)) => format!(" fork_usec={before}->{after}"),
+            (Some(_), None) | (None, _) => String::new(),
+        };
+        self.say(now, "saving works", look.line() + &fork);
     }
 
     fn call_a_human(&mut self, now: Now, look: &Look) {

@@ -27,15 +27,15 @@ pub(super) struct Mending {
     does: &'static str,
     proof: Proof,
     steps: VecDeque<Step>,
-    /// The host is at work on one.
-    away: bool,
+    /// The host is at work on one: the change of this number.
+    away: Option<u64>,
     done: Vec<String>,
 }
 
 impl Mending {
     /// The next step, when it is one for the control connection.
     pub(super) fn talk(&self) -> Option<Talk> {
-        let step = self.steps.front().filter(|_| !self.away)?;
+        let step = self.steps.front().filter(|_| self.away.is_none())?;
         Some(Talk::Apply(vec![words(step)?]))
     }
 }
@@ -84,7 +84,7 @@ impl Guard {
         self.care.back.extend(back);
         let typed = commands(&steps, evidence);
         let (steps, done) = (steps.into(), Vec::new());
-        self.care.stage = Stage::Mending(Mending { finding, does, proof, steps, away: false, done });
+        self.care.stage = Stage::Mending(Mending { finding, does, proof, steps, away: None, done });
         let detail = format!("{finding}: {does}: {typed}");
         match self.phase {
             Phase::Mitigated | Phase::Diagnosing | Phase::Verifying | Phase::Stuck => {
@@ -105,11 +105,22 @@ impl Guard {
         let Stage::Mending(mending) = &mut self.care.stage else { return };
         match mending.steps.front() {
             Some(Step::Host(change)) => {
-                mending.away = true;
-                self.out.push_back(Action::Change(change.clone()));
+                self.care.errands += 1;
+                mending.away = Some(self.care.errands);
+                self.out.push_back(Action::Change(self.care.errands, change.clone()));
             }
             Some(Step::Config { .. } | Step::Command(_)) => {}
             None => self.mended(now, None),
+        }
+    }
+
+    /// The host ended a change: of the remedy under way, or of one that was given up, perhaps an incident ago.
+    pub(super) fn changed(&mut self, now: Now, errand: u64, result: Result<String, String>) {
+        match &self.care.stage {
+            Stage::Mending(mending) if mending.away == Some(errand) => self.stepped(now, result),
+            Stage::Idle | Stage::Asking | Stage::Examining | Stage::Mending(_) | Stage::TakingBack => {
+                self.say(now, "late change of the host", result.unwrap_or_else(|why| why));
+            }
         }
     }
 
@@ -117,7 +128,7 @@ impl Guard {
     pub(super) fn stepped(&mut self, now: Now, result: Result<String, String>) {
         match &mut self.care.stage {
             Stage::Mending(mending) => {
-                mending.away = false;
+                mending.away = None;
                 match result {
                     Ok(words) => {
                         mending.done.push(words);
@@ -173,15 +184,25 @@ impl Guard {
         }
     }
 
-    /// Tells the operator's own program, once a finding.
+    /// Leaves the remedy under way as far as it came: what the host is still at work on is told when it ends.
+    pub(super) fn give_up(&mut self) {
+        if matches!(self.care.stage, Stage::Mending(_)) {
+            self.care.stage = Stage::Idle;
+        }
+    }
+
+    /// Tells the operator's own program, once a finding, and never while it still runs for it.
     pub(super) fn hook(&mut self, evidence: &Evidence, of: fn(&Found) -> bool) {
         if !self.settings.hook {
             return;
         }
-        let new = |f: &&Found| of(f) && !self.care.hooked.contains(&f.check.id);
+        let care = &self.care;
+        let is_told = |id| care.hooked.contains(id) || care.hooking.contains(id);
+        let new = |f: &&Found| of(f) && !is_told(&f.check.id);
         let calls: Vec<&'static str> = self.care.found.iter().filter(new).map(|f| f.check.id).collect();
         for id in calls {
             self.care.hooked.push(id);
+            self.care.hooking.push(id);
             if let Some(found) = self.care.found.iter().find(|f| f.check.id == id) {
                 self.out.push_back(Action::Hook(Box::new(finding(found, evidence))));
             }
@@ -190,6 +211,7 @@ impl Guard {
 
     /// The operator's program ended: perhaps the cause is gone.
     pub(super) fn hooked(&mut self, now: Now, id: &str, result: Result<(), String>) {
+        self.care.hooking.retain(|running| *running != id);
         match result {
             Ok(()) => {
                 self.say(now, "repair hook ended", id.to_string());

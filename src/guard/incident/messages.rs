@@ -6,6 +6,7 @@ use crate::guard::debt::Debt;
 use crate::guard::dialogue::{Answer, Talk};
 use crate::guard::evidence::{Healthy, HostFacts, Look, ServerFacts};
 use crate::guard::finding::headroom::Headroom;
+use crate::guard::finding::trend::Ahead;
 use crate::guard::record::{Finding, Incident, Phase};
 use crate::guard::remedy::Change;
 use crate::posture::{Posture, Refusal};
@@ -44,8 +45,8 @@ pub enum Event {
     Stored(Result<(), String>),
     /// The host was looked at; all unknown when it did not answer in time.
     Examined(Box<HostFacts>),
-    /// A change of the host was made, in words, or why not.
-    Changed(Result<String, String>),
+    /// The change of this number was made, in words, or why not.
+    Changed(u64, Result<String, String>),
     /// The operator's program ended, for this finding.
     Hooked(String, Result<(), String>),
     /// A deadline passed.
@@ -75,12 +76,12 @@ pub enum Action {
     Silent(u64),
     /// Look at the host of the server that told this; tell with [`Event::Examined`].
     Examine(Box<(Look, ServerFacts)>),
-    /// Change the host; tell with [`Event::Changed`].
-    Change(Change),
+    /// Change the host; tell with [`Event::Changed`] and this number.
+    Change(u64, Change),
     /// A remedy for this finding ended: `ok`, `failed`, `refused`.
     Remedied(&'static str, &'static str),
-    /// For the gauges: what is left after the next save.
-    Headroom(Headroom),
+    /// For the gauges: what is left after the next save, and when nothing will be.
+    Headroom(Headroom, Ahead),
     /// Keep this over restarts.
     Remember(Box<Healthy>),
     /// Run the operator's program with this finding; tell with [`Event::Hooked`].

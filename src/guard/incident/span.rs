@@ -61,6 +61,7 @@ impl Guard {
         self.counted = None;
         self.lowered_at = (0, 0);
         self.own_refusals = 0;
+        self.pings_refused = 0;
         self.course = None;
         self.saver = Saver::default();
         self.past = Past::default();

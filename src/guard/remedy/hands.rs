@@ -114,9 +114,14 @@ pub const ROWS: &[Remedy] = &[
         if e.host.place.dir.known().is_some_and(|dir| !is_data_dir(dir)) {
             let user = owner.replace(':', " -g ");
             let cli = cli(&e.address);
-            return hand(format!(
-                "install -d -o {user} -m 0750 /var/lib/redis && {cli} CONFIG SET dir /var/lib/redis && {cli} BGSAVE"
-            ));
+            let make = format!("install -d -o {user} -m 0750 /var/lib/redis");
+            return hand(match may_set_dir(e) {
+                true => format!("{make} && {cli} CONFIG SET dir /var/lib/redis && {cli} BGSAVE"),
+                false => format!(
+                    "{make} && {cli} --rdb /var/lib/redis/dump.rdb # and only then restart the server with \
+                     dir /var/lib/redis: it is not allowed CONFIG SET dir"
+                ),
+            });
         }
         let sticky = e.host.place.mode.is_and(|mode| mode & 0o1000 != 0) && !e.host.place.writable.is(false);
         hand(match sticky {
@@ -206,6 +211,14 @@ pub const ROWS: &[Remedy] = &[
         hand("livenessProbe: {tcpSocket: {port: 6379}, timeoutSeconds: 5} # readinessProbe alone asks for PONG".into())
     }),
     row("config-blocked", "give bgsafe a user of its own", |e| {
+        let look = e.look.knob.reason().map(ToString::to_string);
+        // A command that was renamed away, or withdrawn, is given back by no right (`server.c:processCommand`).
+        if e.seen.config_denied.clone().or(look).is_some_and(|why| why.contains("unknown command")) {
+            return hand(
+                "grep -n rename-command /etc/redis/redis.conf # a managed service gives CONFIG to nobody: --policy hold"
+                    .into(),
+            );
+        }
         if version(e).is_some_and(|version| version < (6, 0, 0)) {
             return hand(
                 "grep -n rename-command /etc/redis/redis.conf # there are no ACLs before 6.0".into(),

@@ -228,8 +228,11 @@ pub fn choose<'a>(
 
 /// What a human types to cure `found`: the first remedy that the evidence allows.
 pub fn command(found: &Found, evidence: &Evidence) -> String {
+    // Told its directory alone the server only looks whether it is there again: a human makes it first.
+    let is_hope = |steps: &[Step]| matches!(steps, [Step::Config { name: "dir", .. }]);
     remedies(found.check.id)
         .find_map(|remedy| match (remedy.plan)(evidence) {
+            Plan::Steps(steps) if is_hope(&steps) => None,
             Plan::Steps(steps) => Some(commands(&steps, evidence)),
             Plan::ByHand(command) => Some(command),
             Plan::NotHere => None,
@@ -268,7 +271,13 @@ impl Step {
         match self {
             Step::Config { name, value } => format!("{cli} CONFIG SET {name} {}", quoted(value)),
             Step::Command(words) => format!("{cli} {}", words.join(" ")),
-            Step::Host(change) => change.command(),
+            // The path is the container's: typed on the host it would name another directory.
+            Step::Host(change) => match (evidence.host.pid.get(), change.reach()) {
+                (Some(pid), Reach::Filesystem) if evidence.host.process.container.is(true) => {
+                    format!("nsenter -t {pid} -m -- {}", change.command())
+                }
+                _ => change.command(),
+            },
         }
     }
 }

@@ -88,7 +88,7 @@ impl World {
     }
 
     /// [`crate::guard::incident::Action::Change`], and what must never be asked for.
-    pub(super) fn change(&mut self, change: &Change) {
+    pub(super) fn change(&mut self, errand: u64, change: &Change) {
         if self.settings.repair != crate::config::Repair::Host {
             self.fail("a change of the host that nobody allowed");
         }
@@ -108,8 +108,8 @@ impl World {
                 Ok("before -> after".to_string())
             }
         };
-        let late = if self.chaos { self.rng.below(200) } else { 5 };
-        self.errands.push((self.now + late, Event::Changed(result)));
+        let late = if self.chaos { self.rng.below(200) } else { self.change_ms };
+        self.errands.push((self.now + late, Event::Changed(errand, result)));
     }
 
     fn cure(&mut self) {

@@ -91,10 +91,14 @@ struct World {
     /// What was sent away and is not back yet.
     errands: Vec<(u64, Event)>,
     hooks: u64,
+    /// How long the operator's program runs; 0: for ever.
+    hook_ms: u64,
     ill: Option<Ill>,
     oom_kills: u64,
     /// Changes of the host, each with its incident.
     changes: Vec<(String, Change)>,
+    /// How long one takes.
+    change_ms: u64,
 }
 
 struct Crash;
@@ -128,9 +132,11 @@ impl World {
             story: String::new(),
             errands: Vec::new(),
             hooks: 0,
+            hook_ms: 0,
             ill: None,
             oom_kills: 0,
             changes: Vec::new(),
+            change_ms: 5,
         }
     }
 
@@ -160,8 +166,11 @@ impl World {
     }
 
     fn event(&mut self, event: Event) {
-        if !matches!(event, Event::Answered { answer: Answer::Looked(_), .. } | Event::Timer) {
-            self.tell(format!("-> {event:?}"));
+        match &event {
+            Event::Answered { answer: Answer::Looked(_), .. } | Event::Timer => {}
+            // Pages of facts: the findings say what matters of them.
+            Event::Examined(_) => self.tell("-> Examined".into()),
+            event => self.tell(format!("-> {event:?}")),
         }
         let now = self.clock();
         self.guard.handle(now, event);
@@ -194,8 +203,10 @@ impl World {
 
     fn drain(&mut self) -> Result<(), Crash> {
         while let Some(action) = self.guard.poll_action() {
-            if !matches!(action, Action::Talk(Talk::Look) | Action::Record(_)) {
-                self.tell(format!("   {action:?}"));
+            match &action {
+                Action::Talk(Talk::Look) | Action::Record(_) | Action::Headroom(..) => {}
+                Action::Examine(_) => self.tell("   Examine".into()),
+                action => self.tell(format!("   {action:?}")),
             }
             match action {
                 Action::Talk(talk) => self.talk(talk)?,
@@ -206,9 +217,14 @@ impl World {
                 Action::Opened => self.opened_incidents += 1,
                 Action::Record(record) if record.outcome.is_some() => self.closed.push(*record),
                 Action::Examine(_) => self.examine(),
-                Action::Change(change) => self.change(&change),
-                Action::Hook(_) => self.hooks += 1,
-                Action::Remedied(..) | Action::Headroom(_) | Action::Remember(_) => {}
+                Action::Change(errand, change) => self.change(errand, &change),
+                Action::Hook(finding) => {
+                    self.hooks += 1;
+                    if self.hook_ms > 0 {
+                        self.errands.push((self.now + self.hook_ms, Event::Hooked(finding.id, Ok(()))));
+                    }
+                }
+                Action::Remedied(..) | Action::Headroom(..) | Action::Remember(_) => {}
                 Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}
             }
         }
@@ -259,8 +275,10 @@ impl World {
             match dialogue.hear(&replies) {
                 Next::Send(more) => batch = more,
                 Next::Done(answer) => {
-                    if !matches!(answer, Answer::Looked(_)) {
-                        self.tell(format!("-> {answer:?}"));
+                    match &answer {
+                        Answer::Looked(_) => {}
+                        Answer::Inquired(_) => self.tell("-> Inquired".into()),
+                        answer => self.tell(format!("-> {answer:?}")),
                     }
                     let now = self.clock();
                     self.guard.handle(now, Event::Answered { sightings, answer });

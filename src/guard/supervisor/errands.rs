@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::thread;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy, sink};
 use tokio::process::Command;
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 use tokio::time::timeout;
@@ -49,12 +49,13 @@ impl Errands {
             let hung = HostFacts::elsewhere("the host has not answered the last look yet");
             return tell(&done, Event::Examined(Box::new(hung)));
         }
-        let (host, address, looking) = (self.host.clone(), self.address.clone(), self.looking.clone());
+        let (host, address, looking) =
+            (self.host.clone(), self.address.clone(), Looking(self.looking.clone()));
         let facts = away(move || {
+            // Before the answer is sent: it may be followed by the next question at once.
+            let _looking = looking;
             let asked = Asked::new(&look, &server, is_local(&address));
-            let facts = host.facts(&asked);
-            looking.store(false, Release);
-            facts
+            host.facts(&asked)
         });
         tokio::spawn(async move {
             let facts = match timeout(LOOK_TIMEOUT, facts).await {
@@ -67,7 +68,7 @@ impl Errands {
     }
 
     /// Ends as [`Event::Changed`].
-    pub fn change(&self, change: Change) {
+    pub fn change(&self, errand: u64, change: Change) {
         let (host, done) = (self.host.clone(), self.done.clone());
         let result = away(move || host.apply(&change));
         tokio::spawn(async move {
@@ -77,7 +78,7 @@ impl Errands {
                 Ok(Err(_)) => Err("bgsafe: the change failed".into()),
                 Err(_) => Err("host: no answer within 30 s; the change may still be made".into()),
             };
-            tell(&done, Event::Changed(result));
+            tell(&done, Event::Changed(errand, result));
         });
     }
 
@@ -91,6 +92,15 @@ impl Errands {
             let result = run(&hook, format!("{news}\n").as_bytes()).await;
             tell(&done, Event::Hooked(id, result));
         });
+    }
+}
+
+/// A look is under way for as long as this lives: a panic, or no thread to be had, ends it too.
+struct Looking(Arc<AtomicBool>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.store(false, Release);
     }
 }
 
@@ -113,26 +123,36 @@ async fn run(hook: &str, news: &[u8]) -> Result<(), String> {
     command.process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(|e| format!("host: sh: {e}"))?;
     let group = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
-    let talk = async {
-        if let Some(mut stdin) = child.stdin.take() {
-            // A program that does not read is not wrong.
-            let _ = stdin.write_all(news).await;
-        }
-        let status = child.wait().await.map_err(|e| format!("host: {e}"))?;
-        match status.success() {
-            true => Ok(()),
-            false => {
-                let mut words = Vec::new();
-                if let Some(stderr) = child.stderr.take() {
-                    let mut said = stderr.take(HOOK_WORDS as u64);
-                    let _ = timeout(Duration::from_secs(1), said.read_to_end(&mut words)).await;
-                }
-                Err(format!("{status}: {}", String::from_utf8_lossy(&words).trim()))
+    let (mut stdin, stderr, mut words) = (child.stdin.take(), child.stderr.take(), Vec::new());
+    let ended = {
+        let mut talk = std::pin::pin!(timeout(HOOK_TIMEOUT, async {
+            if let Some(mut stdin) = stdin.take() {
+                // A program that does not read is not wrong.
+                let _ = stdin.write_all(news).await;
             }
+            child.wait().await.map_err(|e| format!("host: {e}"))
+        }));
+        // To its end: who complains at length must not wait for a reader.
+        let mut listen = std::pin::pin!(async {
+            let Some(mut stderr) = stderr else { return };
+            let _ = (&mut stderr).take(HOOK_WORDS as u64).read_to_end(&mut words).await;
+            let _ = copy(&mut stderr, &mut sink()).await;
+        });
+        tokio::select! {
+            ended = &mut talk => {
+                // Its last words may be on their way; whom it left behind may hold the pipe for ever.
+                if matches!(&ended, Ok(Ok(status)) if !status.success()) {
+                    let _ = timeout(Duration::from_secs(1), &mut listen).await;
+                }
+                ended
+            }
+            () = &mut listen => talk.await,
         }
     };
-    match timeout(HOOK_TIMEOUT, talk).await {
-        Ok(result) => result,
+    match ended {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(format!("{status}: {}", String::from_utf8_lossy(&words).trim())),
+        Ok(Err(why)) => Err(why),
         Err(_) => {
             if let Some(group) = group {
                 let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
@@ -155,5 +175,42 @@ mod tests {
         let why = run("echo no volume >&2; exit 3", b"x").await.unwrap_err();
         assert!(why.contains("exit status: 3") && why.contains("no volume"), "{why}");
         assert_eq!(run("exec <&-; true", &vec![b'x'; 1 << 20]).await, Ok(()), "nobody must read");
+    }
+
+    /// More than a pipe holds: it would wait for a reader until its minute is over.
+    #[tokio::test]
+    async fn a_program_may_complain_at_length_and_leave_somebody_behind() {
+        let complain = "head -c 300000 /dev/zero | tr '\\0' x >&2";
+        let ended = |hook: String| async move { timeout(Duration::from_secs(20), run(&hook, b"x")).await };
+        assert_eq!(ended(complain.into()).await, Ok(Ok(())));
+        let why = ended(format!("{complain}; sleep 3 & exit 7")).await.expect("not waited for").unwrap_err();
+        assert!(why.contains("exit status: 7") && why.ends_with("xxx") && why.len() < 400, "{why}");
+    }
+
+    struct Broken(AtomicBool);
+
+    impl Host for Broken {
+        fn facts(&self, _: &Asked) -> HostFacts {
+            assert!(self.0.swap(true, AcqRel), "the first look fails");
+            HostFacts { pid: crate::guard::evidence::Fact::Known(7), ..HostFacts::default() }
+        }
+
+        fn apply(&self, _: &Change) -> Result<crate::host::Applied, crate::host::HostError> {
+            Err(crate::host::HostError::Elsewhere("a test".into()))
+        }
+    }
+
+    /// Nor by one for which no thread was to be had, on a host that is out of processes.
+    #[tokio::test]
+    async fn a_look_that_failed_blinds_no_later_one() {
+        let (done, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let host = Arc::new(Broken(AtomicBool::new(false)));
+        let address = Address::Unix("/run/redis.sock".into());
+        let errands = Errands { host, address, hook: None, done, looking: Arc::default() };
+        for known in [None, Some(7)] {
+            errands.examine(Look::default(), ServerFacts::default());
+            let Some(Event::Examined(facts)) = events.recv().await else { panic!("an answer") };
+            assert_eq!(facts.pid.get(), known, "{:?}", facts.pid);
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::host::Asked;
 use super::access::{Where, Who, may_create};
 use super::held::{Held, WorkDir};
 use super::mounts::{Mount, mounts, over};
-use super::read::{Tree, and_then, unknown};
+use super::read::{Tree, and_then, reason, unknown};
 use super::table::{Entry, Table};
 use super::temps;
 
@@ -39,21 +39,43 @@ pub fn place(
 ) -> Place {
     let work_dir = match held.work_dir() {
         Ok(work_dir) => work_dir,
-        Err(error) => {
-            return Place { dir: unknown(&error, "the server's directory"), ..Place::default() };
-        }
+        Err(error) => return out_of_sight(&reason(&error, "the server's directory")),
     };
-    let mut place = Place {
-        dir: Fact::Known(work_dir.path.clone()),
-        deleted: Fact::Known(work_dir.deleted),
-        ..Place::default()
+    let mut place = match &work_dir.fd {
+        Ok(_) => Place::default(),
+        Err(error) => out_of_sight(&reason(error, "the server's directory")),
     };
+    place.dir = Fact::Known(work_dir.path.clone());
+    place.deleted = Fact::Known(work_dir.deleted);
     mount(tree, entry.pid, &work_dir.path, &mut place);
-    match &work_dir.fd {
-        Ok(fd) => opened(tree, &work_dir, fd, asked, (entry, process, table), &mut place),
-        Err(error) => place.owner = unknown(error, "the server's directory"),
+    if let Ok(fd) = &work_dir.fd {
+        opened(tree, &work_dir, fd, asked, (entry, process, table), &mut place);
     }
     place
+}
+
+/// Nothing of it can be seen, for one reason.
+fn out_of_sight(why: &Reason) -> Place {
+    fn unseen<T>(why: &Reason) -> Fact<T> {
+        Fact::Unknown(why.clone())
+    }
+    Place {
+        dir: unseen(why),
+        deleted: unseen(why),
+        owner: unseen(why),
+        mode: unseen(why),
+        immutable: unseen(why),
+        writable: unseen(why),
+        read_only: unseen(why),
+        host_read_only: unseen(why),
+        filesystem: unseen(why),
+        free: unseen(why),
+        size: unseen(why),
+        free_inodes: unseen(why),
+        dump: unseen(why),
+        dead_temps: unseen(why),
+        quota: unseen(why),
+    }
 }
 
 fn mount(tree: &Tree, pid: u32, path: &Path, place: &mut Place) {

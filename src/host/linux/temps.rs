@@ -63,7 +63,9 @@ pub fn dead(
         return Fact::Unknown(Reason::Elsewhere("our own container hides who may have them open".into()));
     }
     if !table.is_whole() {
-        return Fact::Unknown(Reason::Denied("not every process of this host can be seen".into()));
+        return Fact::Unknown(Reason::Denied(
+            "whether temporary files are dead: not every process of this host can be seen".into(),
+        ));
     }
     let open = match open_names(tree, table) {
         Ok(open) => open,

@@ -45,6 +45,20 @@ fn of_a_plain_machine_everything_is_known() {
     assert_eq!(facts.log, Fact::UNKNOWN, "there is no log");
 }
 
+/// As for any user but the server's own and root: "not told" would tell nobody which right is missing.
+#[test]
+fn of_a_directory_that_may_not_be_seen_each_fact_says_why() {
+    let at = Fixture::new();
+    at.remove(&format!("/proc/{PID}/cwd"));
+    at.write(&format!("/proc/{PID}/cwd"), "no link");
+    let place = at.facts().place;
+    for reason in
+        [place.dir.reason(), place.free.reason(), place.writable.reason(), place.dead_temps.reason()]
+    {
+        assert!(reason.is_some_and(|why| *why != Reason::NotTold), "{place:?}");
+    }
+}
+
 #[test]
 fn exactly_one_process_is_the_server_or_none_is() {
     type Ask = fn(&mut Asked);

@@ -27,6 +27,7 @@ impl FakeRedis {
             if queueing {
                 self.connection(connection).dirty = true;
             }
+            self.refused_pings += u64::from(name == "PING" && why.starts_with("MISCONF"));
             return self.error(&why);
         }
         if queueing && !matches!(name.as_str(), "EXEC" | "DISCARD" | "MULTI" | "WATCH") {
@@ -289,7 +290,8 @@ impl FakeRedis {
              # Persistence\r\nloading:0\r\nrdb_changes_since_last_save:{}\r\nrdb_bgsave_in_progress:{}\r\n\
              rdb_last_save_time:{}\r\nrdb_last_bgsave_status:{}\r\nrdb_saves:{}\r\naof_rewrite_in_progress:{}\r\n\
              aof_last_write_status:{}\r\nmodule_fork_in_progress:0\r\n\
-             # Stats\r\ntotal_error_replies:{}\r\n# Replication\r\nrole:{}\r\n# Errorstats\r\n{misconf}",
+             # Stats\r\ntotal_error_replies:{}\r\n# Replication\r\nrole:{}\r\n# Errorstats\r\n{misconf}\
+             # Commandstats\r\ncmdstat_ping:calls=1,rejected_calls={}\r\n",
             self.run_id(),
             now * 1000,
             self.dirty,
@@ -301,6 +303,7 @@ impl FakeRedis {
             status(!self.faults.aof),
             self.errors.values().sum::<u64>(),
             if self.primary { "master" } else { "slave" },
+            self.refused_pings,
         )
     }
 }

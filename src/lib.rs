@@ -18,6 +18,20 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+/// Is this bug put in? Tests of the model do; in every other build it is the word `false`.
+#[cfg(test)]
+macro_rules! mutant {
+    ($bug:ident) => {
+        $crate::model::mutant::is($crate::model::mutant::Mutant::$bug)
+    };
+}
+#[cfg(not(test))]
+macro_rules! mutant {
+    ($bug:ident) => {
+        false
+    };
+}
+
 pub mod admin;
 pub mod cli;
 pub mod command;
@@ -30,6 +44,8 @@ pub mod guard;
 pub mod host;
 pub mod http;
 pub mod metrics;
+#[cfg(test)]
+mod model;
 pub mod posture;
 pub mod proxy;
 pub mod resp;

@@ -60,12 +60,13 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
 fn is_test_module(path: &Path) -> bool {
     let name = path.file_stem().and_then(|s| s.to_str()).expect("a name");
     let dir = path.parent().expect("under src");
-    [dir.join("mod.rs"), dir.with_extension("rs")].iter().filter_map(|p| fs::read_to_string(p).ok()).any(
-        |parent| {
+    [dir.join("mod.rs"), dir.join("lib.rs"), dir.with_extension("rs")]
+        .iter()
+        .filter_map(|p| fs::read_to_string(p).ok())
+        .any(|parent| {
             parent.contains(&format!("#[cfg(test)]\nmod {name};"))
                 || parent.contains(&format!("#[cfg(test)]\npub mod {name};"))
-        },
-    )
+        })
 }
 
 /// The code of a file: without its tests, which come last, and without comments.

@@ -15,6 +15,8 @@ mod hands;
 mod looks;
 mod mend;
 mod messages;
+#[cfg(test)]
+pub(crate) mod print;
 mod rights;
 mod span;
 mod view;
@@ -67,6 +69,7 @@ struct Past {
 
 /// See the module's page.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Guard {
     settings: Settings,
     phase: Phase,
@@ -405,7 +408,8 @@ impl Guard {
 
     fn down(&mut self, now: Now, why: String) {
         self.down_since.get_or_insert(now.mono);
-        match self.talking.take() {
+        let talking = if mutant!(WaitsForALostAnswer) { self.talking.clone() } else { self.talking.take() };
+        match talking {
             Some(Talk::Lower) => self.lower_in_doubt = true,
             Some(Talk::Restore { .. }) => self.restore_in_doubt = true,
             Some(Talk::Probe | Talk::Look | Talk::Inquire { .. } | Talk::Apply(_) | Talk::Bgsave { .. })

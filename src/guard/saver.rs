@@ -71,6 +71,21 @@ pub struct Saver {
     older: bool,
 }
 
+#[cfg(test)]
+impl Saver {
+    /// For the model: everything that decides, relative to now and to the server's counters.
+    pub(super) fn print(&self, now: Duration, last_save: u64, saves: u64) -> impl std::hash::Hash + use<> {
+        let left = |at: Duration| at.saturating_sub(now);
+        let age = |at: Duration, most: u64| now.saturating_sub(at).min(Duration::from_millis(most));
+        let mark = self.mark.as_ref();
+        let mark = mark.map(|m| (m.run_id.clone(), last_save.wrapping_sub(m.last_save), age(m.mono, 1001)));
+        let child = (self.ours, self.theirs, self.older, self.schedule, self.denied, self.fork_failed);
+        let tries = (self.saves.map(|n| saves.wrapping_sub(n)), self.failures, self.tries > 0, self.hoped);
+        let running = (self.ours || self.theirs).then_some((self.poll, age(self.running_since, 60_001)));
+        (mark, child, tries, left(self.not_before), running)
+    }
+}
+
 /// What must be surpassed. Made by the first look after the last remedy: a save that ends later
 /// and advances `last_save` wrote the data of then or newer.
 #[derive(Clone, Debug)]
@@ -133,6 +148,9 @@ impl Saver {
         let started = look.saves.known().copied();
         let unseen = matches!((self.saves, started), (Some(before), Some(after)) if after > before);
         self.saves = started.or(self.saves);
+        if self.ours && mutant!(BelievesStarted) {
+            return Verdict::Proved;
+        }
         if !look.saving.is(false) {
             self.theirs = !self.ours;
             return Verdict::Running(self.next_poll(now));
@@ -141,7 +159,7 @@ impl Saver {
         // After the mark: no child, status ok, LASTSAVE advanced, same process. A diskless child
         // moves neither status nor LASTSAVE, SIGUSR1 leaves the status, a restart changes the
         // run id: no single one of the four would do (rdb.c:backgroundSaveDoneHandlerDisk).
-        if same && look.save_ok.is(true) && advanced {
+        if same && look.save_ok.is(true) && (advanced || mutant!(RearmsOnStatusOk)) {
             return Verdict::Proved;
         }
         let ended = std::mem::take(&mut self.ours);

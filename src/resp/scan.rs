@@ -75,6 +75,7 @@ enum Word {
 
 /// See the module's page. One per upstream connection, about 270 bytes.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Scan {
     /// Values still owed to the top-level value; 0 between replies.
     owed: u64,

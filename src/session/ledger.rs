@@ -85,6 +85,7 @@ impl Slot {
 
 /// See the module's page.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Ledger {
     slots: VecDeque<Slot>,
     /// Replies of the slots marked [`Flags::CANNED`], in order.
@@ -193,6 +194,21 @@ impl Ledger {
     }
 }
 
+#[cfg(test)]
+impl Ledger {
+    /// For the model: each slot by `slot`, and the bytes that are retained.
+    pub(super) fn print<H: std::hash::Hasher>(
+        &self,
+        h: &mut H,
+        slot: impl Fn(&Slot, &mut dyn std::hash::Hasher),
+    ) {
+        for each in &self.slots {
+            slot(each, h);
+        }
+        std::hash::Hash::hash(&(&self.canned, &self.retained.bytes[self.retained.dead..]), h);
+    }
+}
+
 /// An idle session keeps room for this many slots.
 const SLOTS_KEPT: usize = 32;
 /// … and this many retained bytes.
@@ -200,6 +216,7 @@ const BYTES_KEPT: usize = 1024;
 
 /// A window of the stream of requests, addressed by position.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Retained {
     /// Position of `bytes[dead]`.
     base: u64,

@@ -6,6 +6,8 @@
 //! bytes.
 
 mod commands;
+#[cfg(test)]
+mod print;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -187,6 +189,14 @@ impl FakeRedis {
         if let Some(Child::Disk { killed, .. }) = &mut self.child {
             *killed = true;
         }
+    }
+
+    /// The saving child ends now, by itself.
+    pub fn end_child(&mut self, now: u64) {
+        if let Some(Child::Disk { until, .. }) = &mut self.child {
+            *until = now;
+        }
+        self.tick(now);
     }
 
     /// A connection ended.

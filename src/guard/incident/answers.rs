@@ -185,7 +185,7 @@ impl Guard {
 
     fn lowered(&mut self, now: Now, sightings: u64, previous: &str, heard: Heard) {
         let in_doubt = std::mem::take(&mut self.lower_in_doubt);
-        if previous == "no" && !in_doubt {
+        if previous == "no" && !in_doubt && !mutant!(TakesAnOperatorsNoForYes) {
             // Somebody else's `no`, read in the transaction itself: ours changed nothing.
             self.past.hands_off = true;
             self.say(now, "switch was down already", "the operator's own choice: left alone".into());

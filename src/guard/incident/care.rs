@@ -20,6 +20,7 @@ use crate::guard::remedy::{Step, command};
 
 /// Where it stands.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) enum Stage {
     /// Nothing is under way.
     #[default]
@@ -36,6 +37,7 @@ pub(super) enum Stage {
 
 /// See the module's page.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Care {
     pub(super) stage: Stage,
     /// What is under way was asked before the incident: its answer is not about it.
@@ -117,6 +119,14 @@ impl Care {
             self.stage = Stage::Idle;
         }
         self.due = self.due.min(now.mono);
+    }
+}
+
+#[cfg(test)]
+impl Care {
+    /// For the model: what this module keeps to itself.
+    pub(super) fn print(&self, h: &mut impl std::hash::Hasher) {
+        std::hash::Hash::hash(&(self.stale, self.failures), h);
     }
 }
 

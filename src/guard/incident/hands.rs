@@ -41,7 +41,7 @@ impl Guard {
         };
         self.debt = Some(debt.clone());
         self.stale_note = false;
-        self.storing = true;
+        self.storing = !mutant!(LowersBeforeTheDebtIsDurable);
         self.out.push_back(Action::WriteDebt(debt));
     }
 

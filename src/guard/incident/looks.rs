@@ -70,7 +70,7 @@ impl Guard {
         };
         self.reconciled = true;
         self.due = now.mono;
-        match (run_id == &debt.run_id, knob.as_str()) {
+        match (run_id == &debt.run_id || mutant!(AdoptsAnybodysDebt), knob.as_str()) {
             // A restart took the switch back to its configured value (M: CONFIG SET does not last).
             (false, _) => {
                 self.say(now, "debt void", "the server was restarted".into());
@@ -83,6 +83,10 @@ impl Guard {
                     self.saver = Saver::default();
                     self.enter(now, Phase::Holding, "server restarted", "its switch is its own again".into());
                 }
+            }
+            // A debt of this very incident, and nothing that lowers was ever sent: an operator's hand.
+            (true, "no") if self.owes_without_lowering(&debt) => {
+                self.taken_over(now, "it was set to no while we were away".into());
             }
             (true, "no") => self.adopt(now, &debt.incident, debt.since_ms),
             // It reads `yes`: our own restore arrived, though its answer did not …
@@ -101,6 +105,11 @@ impl Guard {
             }
         }
         self.restore_in_doubt = false;
+    }
+
+    fn owes_without_lowering(&self, debt: &Debt) -> bool {
+        let ours = self.record().is_some_and(|record| record.id == debt.incident);
+        ours && !self.lowered && !self.lower_in_doubt && !mutant!(TakesANoForOurs)
     }
 
     /// A debt of this very process, noted when it was reached under another address, is ours to pay.
@@ -192,6 +201,10 @@ impl Guard {
             self.verified(now, look);
             self.unwind = Some(Unwind::Proved);
             self.enter(now, Phase::Rearming, "save proved", look.line());
+            if mutant!(ErasesTheDebtEarly) {
+                self.storing = true;
+                self.out.push_back(Action::EraseDebt);
+            }
             self.due = now.mono;
             return;
         }
@@ -236,6 +249,7 @@ impl Guard {
         match verdict {
             // Only where the switch is not ours: PING will say the rest.
             Verdict::Proved => self.due = now.mono + CHILD_POLL.0,
+            Verdict::Running(_) if mutant!(Spins) => self.due = now.mono,
             Verdict::Running(until) | Verdict::Wait(until) => self.due = until,
             Verdict::Try(_) if self.past.frozen || self.is_break_in(look) => {
                 if !self.past.frozen {

@@ -21,6 +21,7 @@ const SAVE: Step = Step::Command(&["BGSAVE"]);
 
 /// A remedy under way.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Mending {
     finding: &'static str,
     does: &'static str,

@@ -16,7 +16,7 @@ impl Guard {
             // next life would take the operator's own `no` for ours.
             self.stale_note = true;
             // A debt that is owed already is owed without its note too.
-            if !self.lowered && self.debt.take().is_some() {
+            if !self.lowered && !mutant!(TrustsAFailedStore) && self.debt.take().is_some() {
                 self.past.debt_failed = true;
                 let remedy = "make --state-dir writable and give its filesystem room".to_string();
                 self.find("unknown", "warn", format!("bgsafe could not write its debt: {why}"), remedy);

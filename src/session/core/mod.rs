@@ -11,6 +11,8 @@
 //! request is sent once, or again after a reply that proves it did not run; per session everything keeps
 //! its order. When it loses count the session becomes a wire: cleverness is lost, never bytes.
 
+#[cfg(test)]
+mod print;
 mod replies;
 mod requests;
 mod resend;
@@ -122,6 +124,7 @@ pub struct Run {
 
 /// What happened since the shell last looked.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Tally {
     /// Requests, by class.
     pub requests: [u32; Class::ALL.len()],
@@ -157,6 +160,7 @@ impl Tally {
 
 /// A request that a chunk cut.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Partial {
     rest: Rest,
     /// Where its bytes are retained.
@@ -168,6 +172,7 @@ struct Partial {
 
 /// What a session waits for before its replies may go on.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 enum Hold {
     /// Nothing.
     None,
@@ -179,6 +184,7 @@ enum Hold {
 
 /// Replies kept back, and what they answer.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Held {
     deadline: Instant,
     entries: Vec<Entry>,
@@ -199,6 +205,7 @@ struct Parked {
 
 /// See the module's page.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Core {
     rules: Arc<Rules>,
     grant: Grant,
@@ -301,7 +308,7 @@ impl Core {
             Hold::None => self.waiting_parked().is_none(),
             // What is half sent must be sent, or its reply never comes.
             Hold::Draining(_) => self.partial.is_some(),
-            Hold::Waiting(_) => false,
+            Hold::Waiting(_) => mutant!(SendsPastAHold),
         }
     }
 
@@ -319,6 +326,9 @@ impl Core {
     pub fn next_deadline(&self) -> Option<Instant> {
         let held = match &self.hold {
             Hold::None => None,
+            Hold::Draining(held) | Hold::Waiting(held) if mutant!(ForgetsTheHoldsEnd) => {
+                Some(held.deadline + Duration::from_secs(3600))
+            }
             Hold::Draining(held) | Hold::Waiting(held) => Some(held.deadline),
         };
         [held, self.waiting_parked().map(|p| p.deadline)].into_iter().flatten().min()

@@ -257,7 +257,7 @@ impl Core {
         }
         self.ledger.release(&slot);
         self.confirm(&slot, outcome, now_us);
-        if slot.flags.has(Flags::SWALLOW) { Dest::Nowhere } else { Dest::Client }
+        if slot.flags.has(Flags::SWALLOW) && !mutant!(TellsSwallowed) { Dest::Nowhere } else { Dest::Client }
     }
 
     /// What a push, or an array that may be one in RESP2, answers.

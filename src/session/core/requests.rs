@@ -34,7 +34,7 @@ impl Core {
             // It was what a hold waited for, if it needs no reply itself.
             self.judge_if_drained();
         }
-        if !matches!(self.hold, Hold::None) {
+        if !matches!(self.hold, Hold::None) && !mutant!(SendsPastAHold) {
             return Taken { direct: at, kept: buf.len() - at };
         }
         let was_parked = self.parked.take();

@@ -121,7 +121,9 @@ impl Core {
             Hold::Waiting(held) => (held, true),
             Hold::Draining(held) => (held, false),
         };
-        self.deliver(&held.entries, &held.bytes);
+        if !mutant!(DropsWhatTimedOut) {
+            self.deliver(&held.entries, &held.bytes);
+        }
         self.ledger.mark(Flags::AS_IS, |_| true);
         self.release_all();
         if counted {
@@ -185,12 +187,18 @@ impl Core {
                 self.up.extend_from_slice(self.ledger.retained.slice(slot.start, slot.len as usize));
                 self.ledger.push(Slot { flags: slot.flags.with(Flags::REPLAYED), ..slot });
                 self.tally.replays += 1;
+                if mutant!(ReplaysTwice) {
+                    self.up.extend_from_slice(self.ledger.retained.slice(slot.start, slot.len as usize));
+                    self.ledger.push(ours(slot.kind, 1));
+                }
             } else {
                 let reply = held.bytes[entry.bytes.0..entry.bytes.1].to_vec();
                 self.ledger.push_canned(Slot { flags: slot.flags.with(Flags::CANNED), ..slot }, reply);
             }
         }
-        self.tally.released += held.refused;
+        if !mutant!(MiscountsReleases) {
+            self.tally.released += held.refused;
+        }
     }
 
     /// Sends again what of a transaction was answered and delivered before its refusal: the retained bytes

@@ -165,7 +165,21 @@ fn each_bug_is_found() {
 #[test]
 fn a_no_seen_after_a_lost_line_is_the_operators_when_we_lowered_nothing() {
     use Step::*;
-    let path = [Fault, Heal, Ask(0), Serve(0), Reply(0), ServeGuard, HearGuard, Cut, Stored, Up, No];
+    let path = [
+        Fault,
+        Heal,
+        Ask(0),
+        Serve(0),
+        Reply(0),
+        ServeGuard,
+        HearGuard,
+        ServeGuard,
+        HearGuard,
+        Cut,
+        Stored,
+        Up,
+        No,
+    ];
     let end = |mutant| {
         with(mutant, || {
             let mut world = world("W", Budget { no: 1, cuts: 1, ..F });

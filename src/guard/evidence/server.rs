@@ -8,13 +8,12 @@ use super::fact::{Fact, Reason, flag, garbled, number, status, yes_no};
 
 /// The CONFIG values a diagnosis wants, beside those of a look. One CONFIG GET each: several names in
 /// one are understood from 7.0 on only.
-pub const ASKED: [&str; 18] = [
+pub const ASKED: [&str; 15] = [
     "appendonly",
     "appendfsync",
     "aof-load-truncated",
     "auto-aof-rewrite-percentage",
     "auto-aof-rewrite-min-size",
-    "appenddirname",
     "logfile",
     "maxmemory",
     "maxmemory-policy",
@@ -22,11 +21,9 @@ pub const ASKED: [&str; 18] = [
     "rdbcompression",
     "oom-score-adj",
     "disable-thp",
-    "activedefrag",
     "replica-ignore-disk-write-errors",
     "repl-diskless-sync",
     "enable-protected-configs",
-    "latency-monitor-threshold",
 ];
 
 /// See the module's page.
@@ -92,8 +89,6 @@ pub struct ServerFacts {
     pub pings: Fact<u64>,
     /// PINGs ever refused (6.2+).
     pub pings_refused: Fact<u64>,
-    /// Commands a second, now.
-    pub ops_per_sec: Fact<u64>,
     /// Input, bytes a second, now.
     pub input_bytes_per_sec: Fact<u64>,
     /// Cluster mode is on.
@@ -117,8 +112,6 @@ pub struct ServerFacts {
     pub aof_rewrite_percentage: Fact<u64>,
     /// `auto-aof-rewrite-min-size`, bytes.
     pub aof_rewrite_min_size: Fact<u64>,
-    /// `appenddirname` (7.0+).
-    pub appenddirname: Fact<String>,
     /// Empty: standard output.
     pub logfile: Fact<String>,
     /// `maxclients`.
@@ -129,16 +122,12 @@ pub struct ServerFacts {
     pub oom_score_adj: Fact<String>,
     /// The server shields itself from transparent huge pages (6.2+).
     pub disable_thp: Fact<bool>,
-    /// `activedefrag`.
-    pub activedefrag: Fact<bool>,
     /// `replica-ignore-disk-write-errors` (7.0+).
     pub replica_ignores_disk_errors: Fact<bool>,
     /// `repl-diskless-sync`.
     pub diskless_sync: Fact<bool>,
     /// `no`, `local`, `yes` (7.0+): may CONFIG SET change `dir`?
     pub protected_configs: Fact<String>,
-    /// Milliseconds; 0 is off.
-    pub latency_threshold: Fact<u64>,
 }
 
 impl ServerFacts {
@@ -183,7 +172,6 @@ impl ServerFacts {
                 self.pings = counted(value, "calls=");
                 self.pings_refused = counted(value, "rejected_calls=");
             }
-            "instantaneous_ops_per_sec" => self.ops_per_sec = number(value),
             "instantaneous_input_kbps" => {
                 let rate = value.parse::<f64>().ok().filter(|rate| rate.is_finite() && *rate >= 0.0);
                 self.input_bytes_per_sec = rate.map(|kb| (kb * 1024.0) as u64).into();
@@ -201,7 +189,6 @@ impl ServerFacts {
             "aof-load-truncated" => self.aof_load_truncated = read(value, yes_no),
             "auto-aof-rewrite-percentage" => self.aof_rewrite_percentage = read(value, number),
             "auto-aof-rewrite-min-size" => self.aof_rewrite_min_size = read(value, number),
-            "appenddirname" => self.appenddirname = read(value, word),
             "logfile" => self.logfile = read(value, word),
             "maxmemory" => self.maxmemory = read(value, number),
             "maxmemory-policy" => self.maxmemory_policy = read(value, word),
@@ -209,11 +196,9 @@ impl ServerFacts {
             "rdbcompression" => self.rdbcompression = read(value, yes_no),
             "oom-score-adj" => self.oom_score_adj = read(value, word),
             "disable-thp" => self.disable_thp = read(value, yes_no),
-            "activedefrag" => self.activedefrag = read(value, yes_no),
             "replica-ignore-disk-write-errors" => self.replica_ignores_disk_errors = read(value, yes_no),
             "repl-diskless-sync" => self.diskless_sync = read(value, yes_no),
             "enable-protected-configs" => self.protected_configs = read(value, word),
-            "latency-monitor-threshold" => self.latency_threshold = read(value, number),
             _ => {}
         }
     }

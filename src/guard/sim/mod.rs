@@ -2,7 +2,10 @@
 //! writes of the debt and a crash at any step. A failing seed prints its timeline.
 
 mod host;
+mod judge;
 mod ladder;
+mod repairs;
+mod rng;
 mod scenarios;
 
 use std::fmt::Write as _;
@@ -12,6 +15,7 @@ use bytes::Bytes;
 use redis_protocol::resp2::decode::decode_bytes;
 
 use self::host::Ill;
+use self::rng::Rng;
 use crate::config::{Policy, Repair, WhenExposed};
 use crate::guard::debt::{self, Debt};
 use crate::guard::dialogue::{Answer, Command, Dialogue, Heard, Next, Talk};
@@ -23,26 +27,6 @@ use crate::posture::Posture;
 use crate::testing::fake_redis::{FakeRedis, Faults};
 
 const EPOCH: u64 = 1_700_000_000_000;
-
-/// Numbers that a seed gives again (splitmix64).
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// What happens to the server, by itself or by hand.
 #[derive(Clone, Copy, Debug)]
@@ -422,34 +406,6 @@ impl World {
             }
         }
         self.bounded();
-    }
-
-    fn bounded(&self) {
-        let secs = (self.now - EPOCH) / 1000;
-        let most = 3 * (self.lives + self.opened_incidents) + secs / 5;
-        if self.sent > most {
-            self.fail(&format!("{} BGSAVEs in {secs} s", self.sent));
-        }
-    }
-
-    /// After the last fault everything is as the operator wants it.
-    fn converged(&self) {
-        let quiet = self.guard.phase() == Phase::Quiet && self.posture == Posture::Forward;
-        if !quiet || self.fake.knob != self.wanted || self.debt().is_some() || self.guard.debt().is_some() {
-            let state = format!("phase={:?} posture={:?}", self.guard.phase(), self.posture);
-            self.fail(&format!(
-                "{state} knob={} wanted={} debt={:?}",
-                self.fake.knob,
-                self.wanted,
-                self.debt()
-            ));
-        }
-        if self.wanted && !self.fake.status_ok() {
-            self.fail("quiet although the server refuses");
-        }
-        if self.opened < self.sightings {
-            self.fail("tickets left closed");
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`find`] | where a Redis-like server program is on this machine, and how one is obtained when there is none |
 //! | [`server`] | such a server, started in a scratch directory and ended with it |
+//! | [`topology`] | a primary, its replicas and the Sentinels that watch them |
 //! | [`client`] | a blocking connection straight to it: the lab's eyes and hands |
 //! | [`faults`] | ways to break persistence for real, each undone on drop |
 //! | [`proxy`] | a bgsafe as a process of its own, on free ports |
@@ -19,4 +20,5 @@ pub mod find;
 mod obtain;
 pub mod proxy;
 pub mod server;
+pub mod topology;
 pub mod workload;

@@ -39,6 +39,11 @@ pub fn stop(pid: u32) {
     signal(pid, Signal::STOP);
 }
 
+/// Lets a stopped one go on.
+pub fn go_on(pid: u32) {
+    signal(pid, Signal::CONT);
+}
+
 /// False when the process has ended already.
 fn signal(pid: u32, signal: Signal) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);

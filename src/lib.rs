@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | L4 surface | [`cli`], [`doctor`], [`demo`], `main.rs` | everything below |
 //! | L3 shells | [`proxy`], [`session::shell`], [`guard::supervisor`], [`admin`] | L2, L1, L0 |
-//! | L2 ports | [`gate`], [`metrics`], [`control`], [`host`] | L1, L0 |
+//! | L2 ports | [`gate`], [`route`], [`metrics`], [`control`], [`host`] | L1, L0 |
 //! | L1 cores | [`session`] (core, ledger, state), [`guard`] (incident, evidence, finding, remedy, debt) | L0 |
 //! | L0 words | [`resp`], [`command`], [`posture`], [`config`] | nothing of ours |
 //!
@@ -49,5 +49,6 @@ mod model;
 pub mod posture;
 pub mod proxy;
 pub mod resp;
+pub mod route;
 pub mod session;
 pub mod testing;

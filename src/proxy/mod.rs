@@ -23,6 +23,7 @@ use crate::guard::record::{Incident, UpstreamStatus};
 use crate::guard::store::StoreError;
 use crate::guard::supervisor::{self, Params};
 use crate::metrics::Metrics;
+use crate::route::Route;
 use crate::session::allowance::Allowance;
 use crate::session::core::{Rules, ScriptReplay};
 
@@ -99,11 +100,12 @@ async fn serve(config: Config) -> Result<(), RunError> {
         ),
     };
     let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
-    let shared = Arc::new(shared(&config));
+    let gate = Arc::new(Gate::new(config.hold_bytes));
+    let route = Arc::new(Route::new(config.upstream.clone(), Arc::clone(&gate)));
+    let shared = Arc::new(shared(&config, route));
     let metrics = Arc::new(Metrics::new(config.workers));
     let params = Params::new(&config);
     let endpoint = params.endpoint.clone();
-    let gate = Arc::clone(&shared.gate);
     let guard = supervisor::spawn(params, Arc::clone(&gate), Arc::clone(&metrics), closing.clone())?;
     let workers: io::Result<Vec<_>> = (0..config.workers)
         .map(|n| {
@@ -162,7 +164,7 @@ async fn serve(config: Config) -> Result<(), RunError> {
 }
 
 /// What every session needs to know.
-fn shared(config: &Config) -> Shared {
+fn shared(config: &Config, route: Arc<Route>) -> Shared {
     let intercept = config.policy != Policy::Observe && !config.hold_time.is_zero();
     let rules = Rules {
         intercept,
@@ -178,8 +180,7 @@ fn shared(config: &Config) -> Shared {
         withhold_max: WITHHOLD_MAX,
     };
     Shared {
-        upstream: config.upstream.clone(),
-        gate: Arc::new(Gate::new(config.hold_bytes)),
+        route,
         rules: Arc::new(rules),
         retained: Arc::new(Allowance::new(RETAIN_ALL_MAX)),
         table: RwLock::new(Arc::new(Table::builtin())),

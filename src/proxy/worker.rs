@@ -15,10 +15,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::Table;
-use crate::config::Address;
-use crate::gate::Gate;
 use crate::metrics::{SessionEnd, WorkerStats};
 use crate::resp::encode;
+use crate::route::{Destination, Route};
 use crate::session::allowance::Allowance;
 use crate::session::core::{Core, Rules};
 use crate::session::shell::{Drain, Session, World};
@@ -38,13 +37,11 @@ pub enum Accepted {
     Unix(StdUnixStream),
 }
 
-/// What all sessions of an upstream share.
+/// What all sessions share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The server.
-    pub upstream: Address,
-    /// Where refusals are told.
-    pub gate: Arc<Gate>,
+    /// Where they go.
+    pub route: Arc<Route>,
     /// The rules of replay.
     pub rules: Arc<Rules>,
     /// What all sessions may retain for replay.
@@ -157,11 +154,16 @@ async fn serve(
         Accepted::Unix(io) => UnixStream::from_std(io).map(Stream::Unix),
     };
     let Ok(down) = down else { return SessionEnd::DownstreamError };
-    let up = match upstream::connect(&shared.upstream).await {
+    let Ok(to) = timeout(shared.rules.hold_time, destination(&shared.route)).await else {
+        tracing::warn!(side = "upstream", "the primary is not known");
+        Box::pin(refuse(down, "ERR bgsafe: the primary is not known at the moment")).await;
+        return SessionEnd::UpstreamUnreachable;
+    };
+    let up = match upstream::connect(&to.address).await {
         Ok(up) => up,
         Err(error) => {
-            tracing::warn!(side = "upstream", address = %shared.upstream, %error, "cannot connect");
-            let text = format!("ERR bgsafe: upstream {} cannot be reached: {error}", shared.upstream);
+            tracing::warn!(side = "upstream", address = %to.address, %error, "cannot connect");
+            let text = format!("ERR bgsafe: upstream {} cannot be reached: {error}", to.address);
             // Boxed, or every session would be as large as this one becomes.
             Box::pin(refuse(down, &text)).await;
             return SessionEnd::UpstreamUnreachable;
@@ -170,12 +172,19 @@ async fn serve(
     let table = Arc::clone(&shared.table.read().unwrap_or_else(PoisonError::into_inner));
     let core =
         Core::new(Arc::clone(&shared.rules), table, Instant::now()).within(Arc::clone(&shared.retained));
-    let world = World {
-        gate: Arc::clone(&shared.gate),
-        stats: Arc::clone(stats),
-        client_timeout: shared.client_timeout,
-    };
+    let world = World { gate: to.gate, stats: Arc::clone(stats), client_timeout: shared.client_timeout };
     Session::new(down, up, core, world, Arc::clone(drain)).await
+}
+
+/// Where to go, as soon as that is known.
+async fn destination(route: &Route) -> Destination {
+    let mut seen = route.epoch();
+    loop {
+        match route.now() {
+            Some(to) => return to,
+            None => seen = route.changed(seen).await,
+        }
+    }
 }
 
 /// Tells a client why it is not served, and closes. What it cannot take at once is lost.

@@ -143,13 +143,16 @@ impl Guarded {
                 user: "default".into(),
                 hold_time: Duration::from_secs(5),
                 address: address.into(),
+                upstream: address.into(),
                 policy,
                 exposure_time: Duration::from_secs(3600),
                 exposure_changes: 0,
                 when_exposed: WhenExposed::Rearm,
                 nonce: 1,
+                guard_replicas: true,
             },
             state_dir: state.into(),
+            hold_bytes: 1 << 20,
         };
         let shutdown = CancellationToken::new();
         let supervisor = spawn(params, gate.clone(), metrics.clone(), shutdown.clone()).unwrap();

@@ -16,6 +16,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("session/shell", 3),
     ("guard/supervisor", 3),
     ("guard/feed", 3),
+    ("guard/fleet", 3),
     ("guard/store", 3),
     ("gate", 2),
     ("route", 2),

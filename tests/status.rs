@@ -42,6 +42,7 @@ impl View for World {
 fn world() -> World {
     let upstream = UpstreamStatus {
         address: "127.0.0.1:6379".into(),
+        serves: true,
         up: true,
         role: "primary".into(),
         server: "valkey".into(),

@@ -90,10 +90,11 @@ pub struct Readiness {
 }
 
 /// Can applications be served? An incident is no reason to take traffic away: that is when bgsafe is
-/// needed. An unreachable server is one, unless an incident is open on it: then its commands wait here.
+/// needed. An unreachable server is one, unless an incident is open on it: then its commands wait here. One that no
+/// session goes to is none.
 pub fn readiness(serving: bool, upstreams: &[UpstreamStatus]) -> Readiness {
     let handled = |u: &UpstreamStatus| u.phase != Phase::Quiet && u.phase != Phase::Stuck;
-    let down = upstreams.iter().find(|u| !u.up && !handled(u));
+    let down = upstreams.iter().find(|u| u.serves && !u.up && !handled(u));
     let busy = upstreams.iter().find(|u| u.phase != Phase::Quiet);
     let (ready, reason) = match (serving, down, busy) {
         (false, _, _) => (false, "bgsafe is not listening: starting, or draining before its end".to_owned()),

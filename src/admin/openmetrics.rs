@@ -121,17 +121,17 @@ const FAMILIES: [Family; 25] = [
         |s| AlertSink::ALL.into_iter().flat_map(|(sink, to)| AlertEnd::ALL.map(|(end, result)| (
             labels([("sink", to), ("result", result)]), signed(s.guard.alerts[sink as usize][end as usize])))).collect()),
     family("phase", Kind::Gauge, "1 for the phase the incident is in",
-        |s| each(Phase::ALL, |phase| (label("phase", phase.name()), any(s, |u| u.phase == phase)))),
+        |s| each(Phase::ALL, |phase| (label("phase", phase.name()), any(s, |u| u.serves && u.phase == phase)))),
     family("exposure", Kind::Seconds, "For how long acknowledged writes have been unsaved while the switch is down",
-        |s| one(s.upstreams.iter().map(|u| u.exposure.secs).max().unwrap_or(0))),
+        |s| one(serving(s).map(|u| u.exposure.secs).max().unwrap_or(0))),
     family("exposure_changes", Kind::Gauge, "Changes acknowledged and unsaved while the switch is down",
-        |s| one(s.upstreams.iter().map(|u| u.exposure.changes).sum())),
+        |s| one(serving(s).map(|u| u.exposure.changes).sum())),
     family("debt", Kind::Gauge, "1 while bgsafe owes the restore of stop-writes-on-bgsave-error",
         |s| one(any(s, |u| u.debt.is_some()))),
     family("upstream_up", Kind::Gauge, "1 while the control connection is up",
-        |s| one(u64::from(!s.upstreams.is_empty() && s.upstreams.iter().all(|u| u.up)))),
+        |s| one(any(s, |u| u.serves && u.up))),
     family("upstream_role", Kind::Gauge, "1 for the upstream's role",
-        |s| each(["primary", "replica", "unknown"], |role| (label("role", role), any(s, |u| u.role == role)))),
+        |s| each(["primary", "replica", "unknown"], |role| (label("role", role), any(s, |u| u.serves && u.role == role)))),
     family("findings", Kind::Gauge, "Standing findings, each with a command for a human to type",
         |s| one(s.upstreams.iter().map(|u| u.findings.len() as u64).sum())),
 ];
@@ -325,6 +325,11 @@ fn label(name: &'static str, value: &str) -> Labels {
 
 fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
     pairs.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
+}
+
+/// Where sessions go: a replica's figures would double theirs.
+fn serving<'a>(seen: &'a Seen) -> impl Iterator<Item = &'a UpstreamStatus> {
+    seen.upstreams.iter().filter(|u| u.serves)
 }
 
 fn any(seen: &Seen, is: impl Fn(&UpstreamStatus) -> bool) -> u64 {

@@ -46,6 +46,7 @@ impl View for Still {
 fn upstream() -> UpstreamStatus {
     UpstreamStatus {
         address: "127.0.0.1:6379".into(),
+        serves: true,
         up: true,
         role: "primary".into(),
         server: "redis".into(),

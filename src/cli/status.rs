@@ -152,6 +152,7 @@ mod tests {
     fn status() -> Status {
         let upstream = UpstreamStatus {
             address: "127.0.0.1:6379".into(),
+            serves: true,
             up: true,
             role: "primary".into(),
             server: "redis".into(),

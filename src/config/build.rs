@@ -61,6 +61,7 @@ const REPLAY_SCRIPTS: [(&str, Offer<ReplayScripts>); 3] = [
     ("all", Is(ReplayScripts::All)),
     ("none", Is(ReplayScripts::None)),
 ];
+const YES_NO: [(&str, Offer<bool>); 2] = [("yes", Is(true)), ("no", Is(false))];
 const LOG_FORMATS: [(&str, Offer<bool>); 2] = [("text", Is(false)), ("json", Is(true))];
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -119,6 +120,7 @@ pub fn load(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Load
         alert_command: words.maybe(Key::AlertCommand, |text| Ok(text.to_owned()))?,
         renames: renames(&words)?,
         replay_scripts: words.need(Key::ReplayScripts, |text| choose(&REPLAY_SCRIPTS, text))?,
+        guard_replicas: words.need(Key::GuardReplicas, |text| choose(&YES_NO, text))?,
         state_dir,
         workers,
         max_clients: words.need(Key::MaxClients, |text| usize_of(count(text)?))?,

@@ -157,6 +157,8 @@ pub struct Config {
     pub renames: rename::Renames,
     /// Which scripts may be sent again.
     pub replay_scripts: ReplayScripts,
+    /// May the switch be lowered on a replica that would end itself?
+    pub guard_replicas: bool,
     /// Debts and incident records.
     pub state_dir: PathBuf,
     /// Worker threads.

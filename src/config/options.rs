@@ -25,6 +25,7 @@ pub enum Key {
     AlertCommand,
     Rename,
     ReplayScripts,
+    GuardReplicas,
     StateDir,
     Workers,
     MaxClients,
@@ -35,7 +36,7 @@ pub enum Key {
 }
 
 /// How many options there are.
-pub const COUNT: usize = 24;
+pub const COUNT: usize = 25;
 
 /// What the world is told about one option.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +110,9 @@ pub const OPTIONS: [Row; COUNT] = [
     row(Key::ReplayScripts, "replay-scripts", "WHICH", "declared",
         "Scripts and functions that may be sent again after a refusal: declared (those that declare \
          their flags), all or none"),
+    row(Key::GuardReplicas, "guard-replicas", "yes|no", "yes",
+        "Lower the switch also on a replica that cannot save and would end itself at its primary's next \
+         write (Redis 7.0 and later)"),
     row(Key::StateDir, "state-dir", "DIR", "",
         "Where debts and incident records are kept [default: $STATE_DIRECTORY, else \
          $XDG_STATE_HOME/bgsafe, else /var/lib/bgsafe]"),

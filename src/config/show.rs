@@ -75,6 +75,7 @@ fn value(key: Key, config: &Config, server: &Upstream, words: &Layer) -> Option<
             ReplayScripts::All => "all",
             ReplayScripts::None => "none",
         }),
+        Key::GuardReplicas => quoted(if config.guard_replicas { "yes" } else { "no" }),
         Key::StateDir => quoted(&config.state_dir.to_string_lossy()),
         Key::Workers => Some(config.workers.to_string()),
         Key::MaxClients => Some(config.max_clients.to_string()),

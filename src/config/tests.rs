@@ -88,6 +88,7 @@ fn the_defaults_are_those_of_the_contract() {
         alert_command: None,
         renames: rename::Renames::default(),
         replay_scripts: ReplayScripts::Declared,
+        guard_replicas: true,
         state_dir: "/var/lib/bgsafe".into(),
         workers: 4,
         max_clients: 10_000,

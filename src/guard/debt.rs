@@ -11,8 +11,11 @@ use serde::{Deserialize, Serialize};
 pub struct Debt {
     /// Of this layout.
     pub version: u32,
-    /// The upstream, without credentials.
+    /// The server, without credentials.
     pub address: String,
+    /// The configured upstream of the bgsafe that owes it: the server, or the one through which it was found.
+    #[serde(default)]
+    pub upstream: String,
     /// The server process whose switch was lowered. Another process owes us nothing.
     pub run_id: String,
     /// The value to put back.
@@ -81,6 +84,7 @@ mod tests {
         Debt {
             version: VERSION,
             address: "127.0.0.1:6379".into(),
+            upstream: "127.0.0.1:6379".into(),
             run_id: "a".repeat(40),
             owed: "yes".into(),
             since_ms: 1_795_342_500_000,

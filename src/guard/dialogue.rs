@@ -6,6 +6,7 @@
 
 use redis_protocol::resp2::types::BytesFrame as Frame;
 
+use super::evidence::fact::yes_no;
 use super::evidence::server::ASKED;
 use super::evidence::{Fact, Look, Reason, Role, ServerFacts, Target};
 use super::saver::BgsaveReply;
@@ -19,6 +20,9 @@ use second::Second;
 
 /// The switch.
 pub const KNOB: &str = "stop-writes-on-bgsave-error";
+
+/// What keeps a replica alive that cannot write to its disk.
+pub const SHIELD: &str = "replica-ignore-disk-write-errors";
 
 /// One command: its words.
 pub type Command = Vec<String>;
@@ -226,7 +230,7 @@ impl Dialogue {
 }
 
 /// One CONFIG GET each: several names in one are understood from 7.0 on only.
-const LOOKED_AT: [&str; 4] = [KNOB, "save", "dir", "dbfilename"];
+const LOOKED_AT: [&str; 5] = [KNOB, "save", "dir", "dbfilename", SHIELD];
 
 fn words(line: &str) -> Command {
     line.split(' ').map(String::from).collect()
@@ -289,12 +293,16 @@ fn read_look(info: &Frame, values: &[Frame]) -> Look {
     if let Frame::BulkString(body) = info {
         look.read_info(&String::from_utf8_lossy(body));
     }
-    if let [knob, save, dir, dbfilename] = values {
+    if let [knob, save, dir, dbfilename, ignores] = values {
         let fact = |frame| config_value(frame).map_or_else(|why| Fact::Unknown(denied(why)), Fact::Known);
         look.knob = fact(knob);
         look.save = fact(save);
         look.dir = fact(dir);
         look.dbfilename = fact(dbfilename);
+        look.ignores_errors = match fact(ignores) {
+            Fact::Known(word) => yes_no(&word),
+            Fact::Unknown(why) => Fact::Unknown(why),
+        };
     }
     look
 }

@@ -11,10 +11,12 @@
 
 mod answers;
 mod care;
+mod facts;
 mod hands;
 mod looks;
 mod mend;
 mod messages;
+mod neighbours;
 #[cfg(test)]
 pub(crate) mod print;
 mod rights;
@@ -25,12 +27,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::care::Care;
-pub use self::messages::{Action, Event, Now, Tone};
+pub use self::messages::{Action, Event, News, Now, Tone};
+use self::neighbours::Neighbours;
 use super::debt::Debt;
 use super::dialogue::Talk;
-use super::evidence::{Healthy, Look, Rights, Role, Target};
+use super::evidence::{Healthy, Look, Rights, Role};
 use super::journal::Journal;
-use super::policy::{BLIND_AFTER, Course, Facts, LOOK_FRESH, Settings, course};
+use super::policy::{BLIND_AFTER, Course, Settings, course};
 use super::record::Phase;
 use super::saver::Saver;
 use crate::config::Policy;
@@ -56,6 +59,8 @@ struct Past {
     restarted: bool,
     frozen: bool,
     debt_failed: bool,
+    /// Replicas were waited for long enough.
+    waited: bool,
     told_keep: bool,
     /// Tenths of the exposure budget that were told of.
     told_tenths: u64,
@@ -125,6 +130,7 @@ pub struct Guard {
     course: Option<&'static str>,
     saver: Saver,
     care: Care,
+    neighbours: Neighbours,
     /// The newest refusal that we heard, in the server's words.
     refusal: Option<String>,
     past: Past,
@@ -179,6 +185,7 @@ impl Guard {
             course: None,
             saver: Saver::default(),
             care: Care::default(),
+            neighbours: Neighbours::default(),
             refusal: None,
             past: Past::default(),
             lowered_at: (0, 0),
@@ -237,6 +244,8 @@ impl Guard {
             Event::Examined(host) => self.examined(now, *host),
             Event::Changed(errand, result) => self.changed(now, errand, result),
             Event::Hooked(id, result) => self.hooked(now, &id, result),
+            Event::Endangered { known, asked } => self.endangered(now, known, asked),
+            Event::Roused => self.roused(now),
             Event::Timer => {}
         }
         if self.is_blind(now) {
@@ -244,6 +253,7 @@ impl Guard {
             self.set_posture(Posture::Refuse);
         }
         self.step(now);
+        self.tell_neighbours();
     }
 
     /// The next thing to do.
@@ -339,6 +349,9 @@ impl Guard {
             self.talk(Talk::Look);
             return;
         }
+        if row.course == Course::Shelter {
+            return self.shelter(now, row.why);
+        }
         if row.course == Course::Lower {
             self.set_posture(Posture::Hold);
             match self.debt.is_some() {
@@ -365,36 +378,8 @@ impl Guard {
                     self.find("config-blocked", "warn", why, self.remedy_config());
                 }
             }
-            Course::Look | Course::Lower => {}
+            Course::Look | Course::Shelter | Course::Lower => {}
         }
-    }
-
-    fn facts(&self, now: Now) -> Facts {
-        // A switch that read `no` while PING is refused is old news.
-        let look = self.look.as_ref().filter(|(at, look)| {
-            now.mono.saturating_sub(*at) <= LOOK_FRESH && !look.knob.is("no".to_string())
-        });
-        let seen = look.map(|(_, look)| look);
-        let role = self.role.or_else(|| seen.and_then(|l| l.role.known().copied()));
-        Facts {
-            policy: self.settings.policy,
-            break_in: self.past.frozen || self.look.as_ref().is_some_and(|(_, look)| self.is_break_in(look)),
-            variant: self.variant,
-            exposed: self.past.exposed,
-            hands_off: self.past.hands_off,
-            looked: look.is_some(),
-            primary: role == Some(Role::Primary),
-            config: self.config_refused.is_none()
-                && self.may_lower()
-                && seen.is_some_and(|l| l.knob.known().is_some()),
-            run_id: seen.is_some_and(|l| l.run_id.known().is_some()),
-            debt_failed: self.past.debt_failed,
-        }
-    }
-
-    fn is_break_in(&self, look: &Look) -> bool {
-        let healthy = self.healthy.as_ref().map(Healthy::target);
-        Target::of(look).is_some_and(|target| target.is_break_in(healthy.as_ref()))
     }
 
     /// Are there tickets, or suspicions, that no PONG has answered yet?

@@ -1,6 +1,6 @@
 //! The guard: what happens between the first refusal and the operator's setting being back.
 //!
-//! Everything here but [`feed`], [`store`] and [`supervisor`] is pure: events and `now` go in, actions come
+//! Everything here but [`feed`], [`fleet`], [`store`] and [`supervisor`] is pure: events and `now` go in, actions come
 //! out. [`incident`] is the state machine; [`saver`] knows when a save is proved and when one may
 //! be tried; [`policy`] holds the decision tables; [`dialogue`] is the RESP of each action.
 
@@ -9,11 +9,13 @@ pub mod dialogue;
 pub mod evidence;
 pub mod feed;
 pub mod finding;
+pub mod fleet;
 pub mod incident;
 pub mod journal;
 pub mod policy;
 pub mod record;
 pub mod remedy;
+pub mod roster;
 pub mod saver;
 pub mod store;
 pub mod supervisor;

@@ -11,8 +11,10 @@ use crate::posture::Variant;
 /// The operator's choices that the guard obeys.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Of the upstream, as configured, without credentials.
+    /// Of the server, without credentials.
     pub address: String,
+    /// The configured upstream: this one, or the one through which it was found.
+    pub upstream: String,
     /// What to do about a refusal.
     pub policy: Policy,
     /// How long writes may stay open unsaved. Zero is no limit.
@@ -33,6 +35,8 @@ pub struct Settings {
     pub hold_time: Duration,
     /// Tells incidents of two processes in one second apart.
     pub nonce: u16,
+    /// May the switch be lowered on a replica that would end itself?
+    pub guard_replicas: bool,
 }
 
 /// A look no older than this, on the same connection, may stand in for a new one when seconds
@@ -65,6 +69,12 @@ pub const CARE_AOF_EVERY: Duration = Duration::from_secs(2);
 pub const CARE_PATIENCE: Duration = Duration::from_millis(300);
 /// … and for a remedy.
 pub const REPAIR_PATIENCE: Duration = Duration::from_secs(30);
+/// How long writes wait, at the most, for replicas that are known to be in danger.
+pub const SHELTER: Duration = Duration::from_millis(300);
+/// … and for guards of replicas to look whether theirs are: that is one round trip, beside the write of the debt.
+pub const ANSWER: Duration = Duration::from_millis(10);
+/// Between looks at a replica that would end itself, while a save of it runs.
+pub const NURSE_EVERY: Duration = Duration::from_millis(20);
 /// Lines of one incident's timeline.
 pub const TIMELINE_MOST: usize = 400;
 
@@ -85,6 +95,12 @@ pub struct Facts {
     pub looked: bool,
     /// ROLE says primary.
     pub primary: bool,
+    /// A replica that would end itself at its primary's next write, and that may be kept from it.
+    pub would_abort: bool,
+    /// Replicas that would end themselves at the first write that is let through, or may, and that are being looked after.
+    pub replicas_endangered: u32,
+    /// They were waited for long enough.
+    pub waited: bool,
     /// The switch could be read, and lowering it was not refused before.
     pub config: bool,
     /// The server's run id is known: without it no debt can be written.
@@ -108,6 +124,8 @@ pub enum Course {
     Park,
     /// Look first.
     Look,
+    /// Wait a moment: replicas first.
+    Shelter,
     /// Write the debt, lower the switch.
     Lower,
 }
@@ -123,7 +141,7 @@ pub struct Row {
 }
 
 /// What to do about a refusal that we heard ourselves. First row that holds.
-pub const COURSES: [Row; 12] = [
+pub const COURSES: [Row; 14] = [
     Row { why: "policy observe", when: |f| f.policy == Policy::Observe, course: Course::Observe },
     Row {
         why: "the snapshot's target moved to a suspect place",
@@ -140,9 +158,19 @@ pub const COURSES: [Row; 12] = [
     Row { why: "the operator set the switch by hand", when: |f| f.hands_off, course: Course::Park },
     Row { why: "the debt could not be written", when: |f| f.debt_failed, course: Course::Park },
     Row { why: "nothing recent is known", when: |f| !f.looked, course: Course::Look },
-    Row { why: "the server is not a primary", when: |f| !f.primary, course: Course::Park },
+    Row { why: "the server is not a primary", when: |f| !f.primary && !f.would_abort, course: Course::Park },
     Row { why: "CONFIG is not allowed", when: |f| !f.config, course: Course::Park },
     Row { why: "INFO does not tell the run id", when: |f| !f.run_id, course: Course::Park },
+    Row {
+        why: "a replica that cannot save ends itself at its primary's next write",
+        when: |f| f.would_abort,
+        course: Course::Lower,
+    },
+    Row {
+        why: "replicas would end themselves at the first write: they come first",
+        when: |f| f.replicas_endangered > 0 && !f.waited,
+        course: Course::Shelter,
+    },
     Row { why: "the last snapshot failed", when: |_| true, course: Course::Lower },
 ];
 
@@ -171,6 +199,9 @@ mod tests {
             hands_off: false,
             looked: true,
             primary: true,
+            would_abort: false,
+            replicas_endangered: 0,
+            waited: false,
             config: true,
             run_id: true,
             debt_failed: false,
@@ -185,6 +216,12 @@ mod tests {
             (Facts { hands_off: true, ..fine }, Course::Park),
             (Facts { looked: false, primary: false, ..fine }, Course::Look),
             (Facts { primary: false, ..fine }, Course::Park),
+            (Facts { primary: false, would_abort: true, ..fine }, Course::Lower),
+            (Facts { primary: false, would_abort: true, policy: Policy::Hold, ..fine }, Course::Park),
+            (Facts { primary: false, would_abort: true, run_id: false, ..fine }, Course::Park),
+            (Facts { replicas_endangered: 1, ..fine }, Course::Shelter),
+            (Facts { replicas_endangered: 1, waited: true, ..fine }, Course::Lower),
+            (Facts { replicas_endangered: 1, config: false, ..fine }, Course::Park),
             (Facts { config: false, ..fine }, Course::Park),
             (Facts { run_id: false, ..fine }, Course::Park),
             (Facts { debt_failed: true, ..fine }, Course::Park),

@@ -226,6 +226,9 @@ pub struct RightsView {
 pub struct UpstreamStatus {
     /// Without credentials.
     pub address: String,
+    /// Do sessions go there?
+    #[serde(default)]
+    pub serves: bool,
     /// Is the control connection up?
     pub up: bool,
     /// `primary`, `replica`, or `unknown` before the first look.

@@ -79,24 +79,13 @@ impl Store {
     /// Debts noted under another address that nobody works on: of this very server, if it was reached by
     /// another name then. The run id tells.
     pub fn strays(&self) -> Vec<Debt> {
-        self.stray_pages().into_iter().map(|(_, debt)| debt).collect()
-    }
-
-    /// Pages that are locked are a living bgsafe's, ours among them.
-    fn stray_pages(&self) -> Vec<(File, Debt)> {
-        let read = |entry: io::Result<fs::DirEntry>| {
-            let path = entry.ok()?.path();
-            let page = OpenOptions::new().read(true).write(true).open(&path).ok()?;
-            flock(&page, FlockOperation::NonBlockingLockExclusive).ok()?;
-            Some((page, decode(&fs::read(&path).ok()?).ok()??))
-        };
-        fs::read_dir(&self.debts).into_iter().flatten().filter_map(read).collect()
+        stray_pages(&self.debts).into_iter().map(|(_, debt)| debt).collect()
     }
 
     /// Durable when it returns. The same debt under another address has moved here.
     pub fn write(&mut self, debt: &Debt) -> io::Result<()> {
         self.overwrite(encode(debt))?;
-        for (page, stray) in self.stray_pages() {
+        for (page, stray) in stray_pages(&self.debts) {
             if stray.run_id == debt.run_id {
                 page.write_all_at(&[b' '; SECTOR], 0)?;
                 page.sync_data()?;
@@ -215,6 +204,22 @@ pub enum Job {
     Remember(Box<Healthy>),
 }
 
+/// What is owed by nobody who lives, as this state directory tells it.
+pub fn owed(state_dir: &Path) -> Vec<Debt> {
+    stray_pages(&state_dir.join("debts")).into_iter().map(|(_, debt)| debt).collect()
+}
+
+/// Pages that are locked are a living bgsafe's, ours among them.
+fn stray_pages(debts: &Path) -> Vec<(File, Debt)> {
+    let read = |entry: io::Result<fs::DirEntry>| {
+        let path = entry.ok()?.path();
+        let page = OpenOptions::new().read(true).write(true).open(&path).ok()?;
+        flock(&page, FlockOperation::NonBlockingLockExclusive).ok()?;
+        Some((page, decode(&fs::read(&path).ok()?).ok()??))
+    };
+    fs::read_dir(debts).into_iter().flatten().filter_map(read).collect()
+}
+
 /// What a bgsafe with this state directory recorded of `address` while saving worked.
 pub fn recorded(state_dir: &Path, address: &str) -> Option<Healthy> {
     read_healthy(&healthy_path(state_dir, address))
@@ -265,6 +270,7 @@ mod tests {
         Debt {
             version: VERSION,
             address: "unix:/run/r.sock".into(),
+            upstream: "unix:/run/r.sock".into(),
             run_id: "r".into(),
             owed: "yes".into(),
             since_ms: 1,

@@ -20,22 +20,26 @@ use super::feed::{Shared, Tally, held, lock};
 use super::incident::{Action, Event, Guard, Now};
 use super::record::{Incident, Phase};
 use super::remedy::REMEDIES;
-use super::store::{Job, Store, StoreError};
+use super::store::{Job, StoreError};
 use crate::control::{Control, ControlError};
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::posture::Posture;
 
+pub use opened::Opened;
 pub use params::Params;
+pub use seat::Seat;
 
 use alerts::Alerts;
 use errands::Errands;
 
 pub mod alerts;
 mod errands;
+mod opened;
 mod params;
 mod program;
 mod records;
+mod seat;
 mod telling;
 
 /// Sessions woken in one step, and the pause after it: ten thousand held writes do not arrive as one.
@@ -55,22 +59,33 @@ pub struct Supervisor {
     pub task: JoinHandle<()>,
 }
 
-/// Opens the state directory, reads the debt there, and starts to guard.
+/// Opens the state directory, reads the debt there, and starts to guard, alone.
+///
+/// # Errors
+/// When the directory cannot be used.
 pub fn spawn(
     params: Params,
     gate: Arc<Gate>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> Result<Supervisor, StoreError> {
-    let (store, debt) = Store::open(&params.state_dir, &params.settings.address)?;
-    let debt = debt.unwrap_or_else(|why| {
-        warn!("{why}: treated as none; if nobody chose it, the switch may have to be set back by hand");
-        None
-    });
-    let strays = store.strays();
-    let healthy = store.healthy();
-    let mut incidents = store.incidents();
-    store.close_left_open(&mut incidents, &params.settings.address);
+    let opened = Opened::new(&params)?;
+    spawn_at(Seat::alone(), opened, params, gate, metrics, shutdown)
+}
+
+/// Starts to guard, among others.
+///
+/// # Errors
+/// When there is no thread to be had.
+pub fn spawn_at(
+    seat: Seat,
+    opened: Opened,
+    params: Params,
+    gate: Arc<Gate>,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) -> Result<Supervisor, StoreError> {
+    let Opened { store, debt, strays, healthy, incidents } = opened;
     let (answers, stored) = inbox::unbounded_channel();
     let path = params.state_dir.clone();
     let jobs = store
@@ -92,6 +107,7 @@ pub fn spawn(
     let status = guard.status(clock(start), held(&gate));
     let shared = Arc::new(Shared::new(gate.clone(), status, incidents));
     let shell = Shell {
+        seat,
         params,
         calm: Tally::read(&metrics),
         gate,
@@ -115,7 +131,7 @@ pub fn spawn(
         wakes: 0,
         alarmed: None,
         seen: 0,
-        base: Tally::default(),
+        base: None,
         settling: None,
         record: None,
     };
@@ -129,6 +145,7 @@ enum Line {
 }
 
 struct Shell {
+    seat: Seat,
     params: Params,
     gate: Arc<Gate>,
     metrics: Arc<Metrics>,
@@ -158,11 +175,11 @@ struct Shell {
     alarmed: Option<Instant>,
     /// Sightings the guard was told of.
     seen: u64,
-    /// Counters while nothing was wrong, and when the open incident began.
+    /// Counters while nothing was wrong, and when the open incident began; none of a replica's, where no session is.
     calm: Tally,
-    base: Tally,
+    base: Option<Tally>,
     /// The last ended incident, whose holds may still be ending.
-    settling: Option<(Instant, Tally, Incident)>,
+    settling: Option<(Instant, Option<Tally>, Incident)>,
     /// A record that waits for the debt to be written first.
     record: Option<Box<Incident>>,
 }
@@ -184,6 +201,8 @@ impl Shell {
                 biased;
                 () = shutdown.cancelled() => break,
                 line = wait_line(&mut self.line) => self.heard(line),
+                // Before the debt's answer: what the others say may have to come first.
+                Some(event) = self.seat.hear() => self.tell(event),
                 Some(result) = self.stored.recv() => {
                     if self.stale > 0 {
                         self.stale -= 1;
@@ -263,7 +282,7 @@ impl Shell {
                         self.alarmed = None;
                     }
                 }
-                Action::Opened => self.base = self.calm,
+                Action::Opened => self.base = (!self.guard.is_replica()).then_some(self.calm),
                 Action::Said(phase, event, detail, tone) => self.said(phase, event, detail, tone),
                 Action::Record(record) => self.recorded(record),
                 Action::Silent(n) => lock(&self.metrics.guard).silent_refusals += n,
@@ -277,9 +296,12 @@ impl Shell {
                     lock(&self.metrics.guard).remedied(finding, result);
                 }
                 Action::Headroom(left, ahead) => {
-                    let mut stats = lock(&self.metrics.guard);
-                    (stats.headroom, stats.ahead) = (left, ahead);
+                    if !self.guard.is_replica() {
+                        let mut stats = lock(&self.metrics.guard);
+                        (stats.headroom, stats.ahead) = (left, ahead);
+                    }
                 }
+                Action::News(news) => self.seat.tell(&self.params.settings.address, news),
                 Action::Remember(healthy) => self.job(Job::Remember(healthy)),
             }
         }
@@ -359,7 +381,7 @@ impl Shell {
         self.settle_now();
         if let Some(record) = self.guard.record() {
             let mut record = Box::new(record.clone());
-            self.base.fill(&Tally::read(&self.metrics), &mut record);
+            self.fill(self.base, &mut record);
             self.job(Job::Save(record));
         }
         // To set it back unproved would refuse writes to everybody at the moment we leave; the next

@@ -77,6 +77,7 @@ pub struct World {
 fn settings() -> Settings {
     Settings {
         address: "127.0.0.1:6379".into(),
+        upstream: "127.0.0.1:6379".into(),
         policy: Policy::Mitigate,
         exposure_time: Duration::ZERO,
         exposure_changes: 0,
@@ -87,6 +88,7 @@ fn settings() -> Settings {
         user: "default".into(),
         hold_time: Duration::from_secs(5),
         nonce: 7,
+        guard_replicas: true,
     }
 }
 
@@ -273,6 +275,7 @@ impl World {
                 Action::Change(..) => return Err("nobody allowed a change of the host".into()),
                 Action::Opened | Action::Said(..) | Action::Record(_) | Action::Silent(_) => {}
                 Action::Hook(_) | Action::Remedied(..) | Action::Headroom(..) | Action::Remember(..) => {}
+                Action::News(_) => {}
             }
         }
         match self.guard.posture() == self.gate.posture {

@@ -18,10 +18,10 @@ use crate::admin::{self, View};
 use crate::command::Table;
 use crate::config::{Address, Config, Policy, ReplayScripts};
 use crate::gate::Gate;
-use crate::guard::feed;
+use crate::guard::fleet::{self, Crew};
 use crate::guard::record::{Incident, UpstreamStatus};
 use crate::guard::store::StoreError;
-use crate::guard::supervisor::{self, Params};
+use crate::guard::supervisor::Params;
 use crate::metrics::Metrics;
 use crate::route::Route;
 use crate::session::allowance::Allowance;
@@ -106,7 +106,7 @@ async fn serve(config: Config) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new(config.workers));
     let params = Params::new(&config);
     let endpoint = params.endpoint.clone();
-    let guard = supervisor::spawn(params, Arc::clone(&gate), Arc::clone(&metrics), closing.clone())?;
+    let guard = fleet::spawn(params, Arc::clone(&gate), Arc::clone(&metrics), closing.clone())?;
     let workers: io::Result<Vec<_>> = (0..config.workers)
         .map(|n| {
             let stats = Arc::clone(&metrics.workers[n]);
@@ -123,12 +123,12 @@ async fn serve(config: Config) -> Result<(), RunError> {
         tasks.spawn(listener.run(Arc::clone(&workers), config.max_clients, draining.clone()));
     }
     let house = Arc::new(House {
-        guard: Arc::clone(&guard.shared),
+        guard: Arc::clone(&guard.crew),
         metrics,
         serving: AtomicBool::new(true),
         started: Instant::now(),
     });
-    tasks.spawn(commands::learn(endpoint, shared, Arc::clone(&guard.shared), closing.clone()));
+    tasks.spawn(commands::learn(endpoint, shared, guard.crew.first(), closing.clone()));
     if let Some(admin) = admin {
         info!(admin = %admin.local_addr()?, "admin");
         tasks.spawn(admin::serve(admin, Arc::clone(&house) as Arc<dyn View>, closing.clone()));
@@ -190,7 +190,7 @@ fn shared(config: &Config, route: Arc<Route>) -> Shared {
 
 /// What the admin room sees of the world.
 struct House {
-    guard: Arc<feed::Shared>,
+    guard: Arc<Crew>,
     metrics: Arc<Metrics>,
     serving: AtomicBool,
     started: Instant,
@@ -198,7 +198,7 @@ struct House {
 
 impl View for House {
     fn status(&self) -> Vec<UpstreamStatus> {
-        vec![self.guard.status()]
+        self.guard.status()
     }
 
     fn incidents(&self) -> Vec<Incident> {

@@ -67,6 +67,8 @@ pub struct FakeRedis {
     pub oom_score_adj: bool,
     /// Is this a primary?
     pub primary: bool,
+    /// `replica-ignore-disk-write-errors`.
+    pub ignores_errors: bool,
     /// Good saves to disk since the beginning of time, restarts included.
     pub good_saves: u64,
     /// BGSAVE commands that were accepted or failed to fork.
@@ -109,6 +111,7 @@ impl FakeRedis {
             oom_score_adj: false,
             dbfilename: "dump.rdb".into(),
             primary: true,
+            ignores_errors: false,
             good_saves: 0,
             bgsaves: 0,
             applied: Vec::new(),
@@ -197,6 +200,16 @@ impl FakeRedis {
             *until = now;
         }
         self.tick(now);
+    }
+
+    /// A write of its primary arrives. True: it ends itself (`server.c:processCommand`, serverPanic).
+    pub fn replicate(&mut self, now: u64) -> bool {
+        self.tick(now);
+        if self.refusal().is_some() && !self.ignores_errors {
+            return true;
+        }
+        self.dirty += 1;
+        false
     }
 
     /// A connection ended.

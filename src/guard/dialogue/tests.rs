@@ -20,7 +20,7 @@ fn an_inquiry_reads_what_it_asked_for_and_says_why_it_does_not_know() {
     let (mut dialogue, batch) = Dialogue::new(Talk::Inquire { own: own.clone() });
     let pair = |value: &str| Frame::Array(vec![bulk("name"), bulk(value)]);
     let mut replies = vec![bulk("connected_clients:3\r\nused_memory:99\r\nrdb_last_bgsave_status:err\r\n")];
-    replies.extend(["yes", "3600 1", "/data", "dump.rdb"].map(pair));
+    replies.extend(["yes", "3600 1", "/data", "dump.rdb", "no"].map(pair));
     replies.extend(ASKED.iter().map(|_| fault("NOPERM no")));
     let row = [bulk("fork"), Frame::Integer(1), Frame::Integer(2), Frame::Integer(30)];
     replies.extend([bulk("default"), Frame::Array(vec![Frame::Array(row.to_vec())])]);

@@ -4,6 +4,7 @@
 //! Refuses to know: how the look was made, what follows from it.
 
 use super::fact::{Fact, flag, number, status};
+use super::peers::Peers;
 
 /// What the server is to its peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,10 @@ pub struct Look {
     pub misconf: Fact<u64>,
     /// The data set is still being loaded.
     pub loading: Fact<bool>,
+    /// `replica-ignore-disk-write-errors`: only servers whose replicas may end themselves have it (7.0+).
+    pub ignores_errors: Fact<bool>,
+    /// Whom it replicates to and from.
+    pub peers: Peers,
 }
 
 impl Look {
@@ -109,7 +114,7 @@ impl Look {
             "errorstat_MISCONF" => self.misconf = value.strip_prefix("count=").map_or(Fact::UNKNOWN, number),
             // Present since the section exists; without the line above nothing was ever refused.
             "total_error_replies" if self.misconf.known().is_none() => self.misconf = Fact::Known(0),
-            _ => {}
+            _ => self.peers.read_field(key, value),
         }
     }
 
@@ -118,6 +123,12 @@ impl Look {
         self.save_ok.is(false)
             && self.knob.is("yes".to_string())
             && self.save.known().is_some_and(|s| !s.is_empty())
+    }
+
+    /// Would a replica like this end itself at its primary's next write, were a save of it to fail? Whether it has
+    /// the option tells more than its version: who has it, panics (`server.c:processCommand`).
+    pub fn aborts_on_errors(&self) -> bool {
+        self.role.is(Role::Replica) && self.ignores_errors.is(false)
     }
 
     /// The server's clock in seconds; `own` when it did not say.

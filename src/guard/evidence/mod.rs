@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`fact`] | known, or unknown for a reason |
 //! | [`look`] | the few fields watched every second |
+//! | [`peers`] | whom it replicates to and from |
 //! | [`target`] | where the snapshot goes; the tripwire |
 //! | [`server`] | what the server tells of itself, for a diagnosis |
 //! | [`rights`] | what the control user may do |
@@ -17,6 +18,7 @@ pub mod fact;
 pub mod host;
 pub mod log;
 pub mod look;
+pub mod peers;
 pub mod rights;
 pub mod server;
 pub mod target;
@@ -24,6 +26,7 @@ pub mod target;
 pub use fact::{Fact, Reason};
 pub use host::HostFacts;
 pub use look::{Look, Role};
+pub use peers::{Peer, Peers};
 pub use rights::{Right, Rights, Word};
 pub use server::ServerFacts;
 pub use target::Target;

@@ -8,7 +8,7 @@ use super::fact::{Fact, Reason, flag, garbled, number, status, yes_no};
 
 /// The CONFIG values a diagnosis wants, beside those of a look. One CONFIG GET each: several names in
 /// one are understood from 7.0 on only.
-pub const ASKED: [&str; 15] = [
+pub const ASKED: [&str; 14] = [
     "appendonly",
     "appendfsync",
     "aof-load-truncated",
@@ -21,7 +21,6 @@ pub const ASKED: [&str; 15] = [
     "rdbcompression",
     "oom-score-adj",
     "disable-thp",
-    "replica-ignore-disk-write-errors",
     "repl-diskless-sync",
     "enable-protected-configs",
 ];
@@ -122,8 +121,6 @@ pub struct ServerFacts {
     pub oom_score_adj: Fact<String>,
     /// The server shields itself from transparent huge pages (6.2+).
     pub disable_thp: Fact<bool>,
-    /// `replica-ignore-disk-write-errors` (7.0+).
-    pub replica_ignores_disk_errors: Fact<bool>,
     /// `repl-diskless-sync`.
     pub diskless_sync: Fact<bool>,
     /// `no`, `local`, `yes` (7.0+): may CONFIG SET change `dir`?
@@ -196,7 +193,6 @@ impl ServerFacts {
             "rdbcompression" => self.rdbcompression = read(value, yes_no),
             "oom-score-adj" => self.oom_score_adj = read(value, word),
             "disable-thp" => self.disable_thp = read(value, yes_no),
-            "replica-ignore-disk-write-errors" => self.replica_ignores_disk_errors = read(value, yes_no),
             "repl-diskless-sync" => self.diskless_sync = read(value, yes_no),
             "enable-protected-configs" => self.protected_configs = read(value, word),
             _ => {}

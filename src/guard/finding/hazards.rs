@@ -3,7 +3,7 @@
 //!
 //! Refuses to know: why saving fails. M §1.3 to §1.5, §4.5, §6.
 
-use super::failing::{self, save_points, since};
+use super::failing::{self, save_points};
 use super::{Check, Hit, Kind, Severity, Source};
 use crate::guard::evidence::{Evidence, Reason, Role};
 
@@ -17,12 +17,9 @@ pub const REPLICA_WILL_ABORT: Check = Check {
     kind: Kind::Danger,
     severity: Severity::Crit,
     needs: &[Source::Info, Source::Config],
-    when: |e| {
-        let strict = e.server.replica_ignores_disk_errors.is(false);
-        match e.look.role.is(Role::Replica) && since(e, 7, 0, 0) && strict && refuses(e) {
-            true => Hit::sure("a replica that cannot save, with replica-ignore-disk-write-errors no"),
-            false => None,
-        }
+    when: |e| match e.look.aborts_on_errors() && refuses(e) {
+        true => Hit::sure("a replica that cannot save, with replica-ignore-disk-write-errors no"),
+        false => None,
     },
     what: "This replica will end itself at the next write from its primary.",
     why: "From 7.0 on a replica that cannot persist stops rather than accept a write, and its data is gone \

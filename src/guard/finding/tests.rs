@@ -120,7 +120,7 @@ fn in_peace_or_beside_the_point_the_same_is_a_danger_or_advice() {
         (failing(minutes_ago), "probe-hazard", Kind::Danger),
         (failing(|e| e.server.sentinels = Known(3)), "sentinel-will-fail-over", Kind::Danger),
         (failing(|e| { e.server.sentinels = Known(3); e.server.replicas = Known(0) }), "zombie-primary", Kind::Danger),
-        (failing(|e| { e.look.role = Known(Role::Replica); e.server.replica_ignores_disk_errors = Known(false) }), "replica-will-abort", Kind::Danger),
+        (failing(|e| { e.look.role = Known(Role::Replica); e.look.ignores_errors = Known(false) }), "replica-will-abort", Kind::Danger),
         (failing(|e| e.seen.config_denied = Some("NOPERM".into())), "config-blocked", Kind::Danger),
     ];
     for (e, id, kind) in table {

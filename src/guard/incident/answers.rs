@@ -98,7 +98,11 @@ impl Guard {
             journal.mitigated(now);
         }
         if !self.is_open() {
-            self.enter(now, Phase::Mitigated, "writes opened", "PONG heard with the switch down".into());
+            let (event, detail) = match self.is_replica() {
+                true => ("replica made safe", "it lives on through its primary's writes"),
+                false => ("writes opened", "PONG heard with the switch down"),
+            };
+            self.enter(now, Phase::Mitigated, event, detail.into());
             self.course = None;
             self.due = now.mono;
             self.care_soon(now);
@@ -202,6 +206,7 @@ impl Guard {
         }
         let changes = self.look.as_ref().and_then(|(_, look)| look.changes.known().copied()).unwrap_or(0);
         self.lowered = true;
+        self.neighbours.lowered_as_replica = self.is_replica();
         self.lowered_at = (now.unix_ms, changes);
         self.saver = Saver::default();
         // What was seen before is what we changed.

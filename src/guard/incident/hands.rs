@@ -32,6 +32,7 @@ impl Guard {
         let debt = Debt {
             version: VERSION,
             address: self.settings.address.clone(),
+            upstream: self.settings.upstream.clone(),
             run_id,
             // The switch is a boolean and the server refuses for it, so it reads `yes`; what the
             // transaction reads decides in the end.
@@ -64,7 +65,9 @@ impl Guard {
     pub(super) fn only_watch(&mut self, now: Now) {
         let would = course(&Facts { policy: Policy::Mitigate, ..self.facts(now) });
         let what = match would.course {
-            Course::Lower | Course::Look | Course::Observe => "would lower the switch and try a BGSAVE",
+            Course::Lower | Course::Shelter | Course::Look | Course::Observe => {
+                "would lower the switch and try a BGSAVE"
+            }
             Course::ParkAof => "would park writes until the append-only file heals",
             Course::Park => "would park writes and try a BGSAVE",
             Course::Freeze => "would park writes and touch nothing",
@@ -82,7 +85,8 @@ impl Guard {
         let remedy = format!("{} CONFIG GET dir dbfilename; who set them? rotate its secrets", self.cli());
         self.find("break-in-signs", "crit", evidence, remedy);
         self.set_posture(Posture::Hold);
-        if self.lowered {
+        // On a replica it lets nobody write, and to put it back would end the process.
+        if self.lowered && !self.is_replica() {
             self.unwind = Some(Unwind::Frozen);
             self.due = now.mono;
         }

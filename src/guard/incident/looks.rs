@@ -7,7 +7,7 @@ use crate::guard::debt::Debt;
 use crate::guard::dialogue::Talk;
 use crate::guard::evidence::{Healthy, Look, Role, Target};
 use crate::guard::policy::{
-    AOF_PROBE_EVERY, CHILD_POLL, COUNT_EVERY, Course, LOOK_EVERY, STUCK_AFTER, course,
+    AOF_PROBE_EVERY, CHILD_POLL, COUNT_EVERY, Course, LOOK_EVERY, NURSE_EVERY, STUCK_AFTER, Settings, course,
 };
 use crate::guard::record::{Exposure, Phase};
 use crate::guard::saver::{Saver, Verdict};
@@ -116,7 +116,8 @@ impl Guard {
     fn claim_stray(&mut self, look: &Look) {
         let of_this = |debt: &Debt| look.run_id.is(debt.run_id.clone()) && look.knob.is("no".to_string());
         let Some(at) = self.strays.iter().position(of_this).filter(|_| self.debt.is_none()) else { return };
-        let debt = Debt { address: self.settings.address.clone(), ..self.strays.remove(at) };
+        let Settings { address, upstream, .. } = self.settings.clone();
+        let debt = Debt { address, upstream, ..self.strays.remove(at) };
         self.debt = Some(debt.clone());
         self.storing = true;
         self.out.push_back(Action::WriteDebt(debt));
@@ -145,7 +146,7 @@ impl Guard {
     }
 
     fn looked_quiet(&mut self, now: Now, look: &Look) {
-        self.due = now.mono + LOOK_EVERY;
+        self.due = now.mono + if self.is_nursed(look) { NURSE_EVERY } else { LOOK_EVERY };
         self.erase_stale_note();
         if look.refuses_for_rdb() || look.aof_ok.is(false) {
             self.suspicious = true;
@@ -190,7 +191,8 @@ impl Guard {
         }
         // Putting it back on a replica whose save failed would abort the process at the next write of
         // its primary (replication panic of 7.0, server.c:processCommand); lowered it answers READONLY.
-        if look.role.is(Role::Replica) && !std::mem::replace(&mut self.past.told_role, true) {
+        let new = look.role.is(Role::Replica) && !std::mem::replace(&mut self.past.told_role, true);
+        if new && !self.neighbours.lowered_as_replica {
             self.say(now, "no longer a primary", "the switch stays down until a save is proved".into());
         }
         if !self.past.frozen && self.is_break_in(look) {
@@ -208,7 +210,8 @@ impl Guard {
             self.due = now.mono;
             return;
         }
-        if self.spent(now) {
+        // Nobody's writes are let in by it on a replica, so there is no budget to spend.
+        if !self.is_replica() && self.spent(now) {
             return;
         }
         self.follow(now, verdict, look);
@@ -225,7 +228,7 @@ impl Guard {
         let row = course(&self.facts(now));
         if self.course != Some(row.why) && row.course != Course::Look {
             self.course = None;
-            if row.course == Course::Lower {
+            if matches!(row.course, Course::Lower | Course::Shelter) {
                 self.enter(now, Phase::Alarmed, "course changed", row.why.into());
                 self.due = now.mono;
             } else {
@@ -234,7 +237,7 @@ impl Guard {
             return;
         }
         match row.course {
-            Course::Observe | Course::Freeze | Course::Look | Course::Lower => {
+            Course::Observe | Course::Freeze | Course::Look | Course::Shelter | Course::Lower => {
                 self.due = now.mono + LOOK_EVERY;
             }
             Course::ParkAof => self.due = now.mono + AOF_PROBE_EVERY,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::guard::debt::Debt;
 use crate::guard::dialogue::{Answer, Talk};
-use crate::guard::evidence::{Healthy, HostFacts, Look, ServerFacts};
+use crate::guard::evidence::{Healthy, HostFacts, Look, Peer, ServerFacts};
 use crate::guard::finding::headroom::Headroom;
 use crate::guard::finding::trend::Ahead;
 use crate::guard::record::{Finding, Incident, Phase};
@@ -49,8 +49,30 @@ pub enum Event {
     Changed(u64, Result<String, String>),
     /// The operator's program ended, for this finding.
     Hooked(String, Result<(), String>),
+    /// Of the server's replicas.
+    Endangered {
+        /// So many are in danger, in their own guards' words.
+        known: u32,
+        /// … and of so many the guards were roused and have not answered yet.
+        asked: u32,
+    },
+    /// A server that this one replicates to or from is in trouble: look at once.
+    Roused,
     /// A deadline passed.
     Timer,
+}
+
+/// What a guard tells those of the server's peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The server names other replicas than before.
+    Replicas(Vec<Peer>),
+    /// It is a replica that would end itself at its primary's next write, or is one no longer.
+    Endangered(bool),
+    /// It refuses writes, and nothing was done about it yet.
+    Alarmed,
+    /// Roused, it has looked: what it tells now is so.
+    Looked,
 }
 
 /// How loudly something is told.
@@ -99,6 +121,8 @@ pub enum Action {
     Headroom(Headroom, Ahead),
     /// Keep this over restarts.
     Remember(Box<Healthy>),
+    /// For the guards of the server's peers.
+    News(News),
     /// Run the operator's program with this finding; tell with [`Event::Hooked`].
     Hook(Box<Finding>),
 }

@@ -47,5 +47,6 @@ impl Guard {
         (stage, left(self.care.due), left(self.care.patience)).hash(h);
         self.care.found.iter().for_each(|found| found.check.id.hash(h));
         self.care.print(h);
+        self.neighbours.print(now, h);
     }
 }

@@ -65,6 +65,7 @@ impl Guard {
         self.course = None;
         self.saver = Saver::default();
         self.past = Past::default();
+        self.neighbours.over();
         self.refusal = None;
         self.care.begin(now);
         // A fresh look at once: the next refusal may come at any moment.

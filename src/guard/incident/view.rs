@@ -70,6 +70,7 @@ impl Guard {
         let server = word(look.map(|l| &l.server));
         UpstreamStatus {
             address: self.settings.address.clone(),
+            serves: false,
             up: self.up,
             role: match role {
                 Some(Role::Primary) => "primary",

@@ -5,6 +5,7 @@ mod host;
 mod judge;
 mod ladder;
 mod repairs;
+mod replicas;
 mod rng;
 mod scenarios;
 
@@ -19,7 +20,7 @@ use self::rng::Rng;
 use crate::config::{Policy, Repair, WhenExposed};
 use crate::guard::debt::{self, Debt};
 use crate::guard::dialogue::{Answer, Command, Dialogue, Heard, Next, Talk};
-use crate::guard::incident::{Action, Event, Guard, Now, Tone};
+use crate::guard::incident::{Action, Event, Guard, News, Now, Tone};
 use crate::guard::policy::Settings;
 use crate::guard::record::{Incident, Outcome, Phase};
 use crate::guard::remedy::Change;
@@ -42,6 +43,11 @@ enum Hand {
     Move(&'static str),
     Save(bool),
     Primary(bool),
+    /// Writes come from its primary, or none do.
+    Stream(bool),
+    /// So many replicas are in danger, as their guards say, and so many are looked at.
+    Endangered(u32, u32),
+    Roused,
     Ill(Option<Ill>),
 }
 
@@ -59,6 +65,11 @@ struct World {
     up: bool,
     up_at: u64,
     posture: Posture,
+    stream: bool,
+    /// Times the server ended itself at a write of its primary.
+    aborts: u32,
+    /// What the guards of its peers were told.
+    news: Vec<News>,
     sightings: u64,
     opened: u64,
     steps: u64,
@@ -104,6 +115,9 @@ impl World {
             up: false,
             up_at: EPOCH,
             posture: Posture::Forward,
+            stream: false,
+            aborts: 0,
+            news: Vec::new(),
             sightings: 0,
             opened: 0,
             steps: 0,
@@ -214,6 +228,7 @@ impl World {
                     }
                 }
                 Action::Remedied(..) | Action::Headroom(..) | Action::Remember(_) => {}
+                Action::News(news) => self.news.push(news),
                 Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}
             }
         }
@@ -346,6 +361,9 @@ impl World {
             Hand::Cut => self.cut(),
             Hand::Save(points) => self.fake.save = if points { vec![(3600, 1)] } else { Vec::new() },
             Hand::Primary(primary) => self.fake.primary = primary,
+            Hand::Stream(on) => self.stream = on,
+            Hand::Endangered(known, asked) => self.event(Event::Endangered { known, asked }),
+            Hand::Roused => self.event(Event::Roused),
             Hand::Move(dir) => self.fake.dir = dir.into(),
             Hand::Ill(ill) => self.fall_ill(ill),
         }
@@ -353,6 +371,13 @@ impl World {
 
     /// A client's write every 37 ms, as the sessions would treat it.
     fn client(&mut self) {
+        if !self.fake.primary && self.stream {
+            if self.fake.replicate(self.now) {
+                self.aborts += 1;
+                self.hand(Hand::Restart);
+            }
+            return;
+        }
         if self.posture == Posture::Hold {
             return;
         }
@@ -416,6 +441,7 @@ fn debt_blank() -> Vec<u8> {
 fn settings() -> Settings {
     Settings {
         address: "127.0.0.1:6379".into(),
+        upstream: "127.0.0.1:6379".into(),
         policy: Policy::Mitigate,
         exposure_time: Duration::from_secs(3600),
         exposure_changes: 0,
@@ -426,6 +452,7 @@ fn settings() -> Settings {
         user: "default".into(),
         hold_time: Duration::from_secs(5),
         nonce: 7,
+        guard_replicas: true,
     }
 }
 

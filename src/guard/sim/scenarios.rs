@@ -189,9 +189,9 @@ fn a_target_that_moves_while_writes_are_open_puts_the_switch_back() {
 }
 
 #[test]
-fn a_replica_is_not_mitigated() {
+fn a_replica_that_would_not_end_itself_is_not_mitigated() {
     let mut world = World::new(1, settings());
-    world.fake.primary = false;
+    (world.fake.primary, world.fake.ignores_errors) = (false, true);
     world.run(5000, &[(2000, FORK), (2010, Hand::Bgsave), (2011, WELL)]);
     world.converged();
     assert_eq!(outcomes(&world), [Outcome::SelfHealed], "{}", world.story);

@@ -23,6 +23,8 @@ pub struct Params {
     pub alerts: Sinks,
     /// Debts and incident records.
     pub state_dir: std::path::PathBuf,
+    /// Bytes that may wait before one server.
+    pub hold_bytes: u64,
 }
 
 impl Params {
@@ -40,6 +42,7 @@ impl Params {
             },
             settings: Settings {
                 address: config.upstream.to_string(),
+                upstream: config.upstream.to_string(),
                 policy: config.policy,
                 exposure_time: config.exposure_time,
                 exposure_changes: config.exposure_changes,
@@ -50,8 +53,10 @@ impl Params {
                 user: user.unwrap_or_else(|| "default".into()),
                 hold_time: config.hold_time,
                 nonce,
+                guard_replicas: config.guard_replicas,
             },
             state_dir: config.state_dir.clone(),
+            hold_bytes: config.hold_bytes,
             host: host::here(),
             hook: config.repair_hook.clone(),
             alerts: Sinks { url: config.alert_url.clone(), command: config.alert_command.clone() },

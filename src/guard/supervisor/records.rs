@@ -14,7 +14,7 @@ const SETTLE: Duration = Duration::from_secs(10);
 
 impl Shell {
     pub(super) fn recorded(&mut self, mut record: Box<Incident>) {
-        self.base.fill(&Tally::read(&self.metrics), &mut record);
+        self.fill(self.base, &mut record);
         if let Some(outcome) = record.outcome {
             self.settle_now();
             let mut stats = lock(&self.metrics.guard);
@@ -38,9 +38,16 @@ impl Shell {
         }
     }
 
+    /// What was counted since `base`.
+    pub(super) fn fill(&self, base: Option<Tally>, record: &mut Incident) {
+        if let Some(base) = base {
+            base.fill(&Tally::read(&self.metrics), record);
+        }
+    }
+
     pub(super) fn settle_now(&mut self) {
         if let Some((_, base, mut record)) = self.settling.take() {
-            base.fill(&Tally::read(&self.metrics), &mut record);
+            self.fill(base, &mut record);
             self.shared.keep(record.clone());
             self.job(Job::Save(Box::new(record)));
         }

@@ -5,7 +5,7 @@
 use tracing::{debug, info, warn};
 
 use super::{Shell, clock};
-use crate::guard::feed::{PhaseChange, Tally, held, lock};
+use crate::guard::feed::{PhaseChange, held, lock};
 use crate::guard::incident::Tone;
 use crate::guard::journal::rfc3339;
 use crate::guard::record::Phase;
@@ -64,7 +64,7 @@ impl Shell {
         self.shared.set_status(status);
         if let Some(record) = self.guard.record() {
             let mut record = record.clone();
-            self.base.fill(&Tally::read(&self.metrics), &mut record);
+            self.fill(self.base, &mut record);
             self.shared.keep(record);
         }
     }

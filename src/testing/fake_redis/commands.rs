@@ -9,7 +9,7 @@ const AOF_TEXT: &str = "MISCONF Errors writing to the AOF file: No space left on
 const WRITES: [&str; 6] = ["SET", "INCR", "RPUSH", "DEL", "LPOP", "APPEND"];
 
 impl FakeRedis {
-    fn refusal(&self) -> Option<&'static str> {
+    pub(super) fn refusal(&self) -> Option<&'static str> {
         // server.c:writeCommandsDeniedByDiskError: the RDB text wins.
         if self.knob && !self.save.is_empty() && !self.status_ok {
             return Some(RDB_TEXT);
@@ -259,6 +259,7 @@ impl FakeRedis {
             "save" => self.save.iter().map(|(s, c)| format!("{s} {c}")).collect::<Vec<_>>().join(" "),
             "dir" => self.dir.clone(),
             "dbfilename" => self.dbfilename.clone(),
+            "replica-ignore-disk-write-errors" => if self.ignores_errors { "yes" } else { "no" }.to_string(),
             "oom-score-adj" => if self.oom_score_adj { "yes" } else { "no" }.to_string(),
             "enable-protected-configs" => "yes".to_string(),
             _ if verb == "GET" => return b"*0\r\n".to_vec(),
@@ -276,6 +277,10 @@ impl FakeRedis {
             }
             ("SET", "stop-writes-on-bgsave-error", "yes" | "no") => {
                 self.knob = value == "yes";
+                b"+OK\r\n".to_vec()
+            }
+            ("SET", "replica-ignore-disk-write-errors", "yes" | "no") => {
+                self.ignores_errors = value == "yes";
                 b"+OK\r\n".to_vec()
             }
             ("SET", "oom-score-adj", "yes" | "no") => {

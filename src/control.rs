@@ -7,8 +7,10 @@
 use std::io;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures_util::{SinkExt, StreamExt as _};
 use redis_protocol::codec::Resp2;
+use redis_protocol::error::{RedisProtocolError, RedisProtocolErrorKind};
 use redis_protocol::resp2::types::BytesFrame as Frame;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -76,7 +78,8 @@ fn turned_away(why: &str) -> Option<ControlError> {
     Some(ControlError::Refused(why.to_string(), cure))
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// What a connection is made of, whatever it goes over.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// See the module's page.
@@ -153,12 +156,6 @@ impl Control {
     }
 
     async fn exchange_unhurried(&mut self, batch: &[Command]) -> Result<Vec<Frame>, ControlError> {
-        let protocol = |e: redis_protocol::error::RedisProtocolError| match e.kind() {
-            redis_protocol::error::RedisProtocolErrorKind::IO(e) => {
-                ControlError::Io(io::Error::new(e.kind(), e.to_string()))
-            }
-            _ => ControlError::Protocol(e.to_string()),
-        };
         for command in batch {
             let words = self.renames.apply(command.clone());
             let words = words.into_iter().map(|word| Frame::BulkString(word.into())).collect();
@@ -175,10 +172,32 @@ impl Control {
         Ok(replies)
     }
 
+    /// Sends a command whose answer is no RESP, and gives the stream away, with what of the answer was read already.
+    pub async fn into_raw(mut self, command: Command) -> Result<(Box<dyn Stream>, BytesMut), ControlError> {
+        let words =
+            self.renames.apply(command).into_iter().map(|word| Frame::BulkString(word.into())).collect();
+        let sent = async {
+            self.framed.feed(Frame::Array(words)).await?;
+            SinkExt::<Frame>::flush(&mut self.framed).await
+        };
+        let sent =
+            timeout(EXCHANGE_TIMEOUT, sent).await.map_err(|_| ControlError::Timeout(EXCHANGE_TIMEOUT))?;
+        sent.map_err(protocol)?;
+        let parts = self.framed.into_parts();
+        Ok((parts.io, parts.read_buf))
+    }
+
     fn plain(&self, reply: Frame) -> Frame {
         match reply {
             Frame::Error(why) => Frame::Error(self.renames.restore(&why).map_or(why, Into::into)),
             other => other,
         }
+    }
+}
+
+fn protocol(e: RedisProtocolError) -> ControlError {
+    match e.kind() {
+        RedisProtocolErrorKind::IO(e) => ControlError::Io(io::Error::new(e.kind(), e.to_string())),
+        _ => ControlError::Protocol(e.to_string()),
     }
 }

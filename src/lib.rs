@@ -5,7 +5,7 @@
 //! | layer | rooms | may import |
 //! |---|---|---|
 //! | L4 surface | [`cli`], [`doctor`], [`demo`], `main.rs` | everything below |
-//! | L3 shells | [`proxy`], [`session::shell`], [`guard::supervisor`], [`admin`] | L2, L1, L0 |
+//! | L3 shells | [`proxy`], [`session::shell`], [`guard::supervisor`], [`escrow`], [`admin`] | L2, L1, L0 |
 //! | L2 ports | [`gate`], [`route`], [`metrics`], [`control`], [`host`] | L1, L0 |
 //! | L1 cores | [`session`] (core, ledger, state), [`guard`] (incident, evidence, finding, remedy, debt) | L0 |
 //! | L0 words | [`resp`], [`command`], [`posture`], [`config`] | nothing of ours |
@@ -39,6 +39,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod doctor;
+pub mod escrow;
 pub mod gate;
 pub mod guard;
 pub mod host;

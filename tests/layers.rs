@@ -18,6 +18,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("guard/feed", 3),
     ("guard/fleet", 3),
     ("guard/store", 3),
+    ("escrow", 3),
     ("gate", 2),
     ("route", 2),
     ("metrics", 2),

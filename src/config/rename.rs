@@ -7,7 +7,7 @@
 use std::fmt;
 
 /// Every command that the control connection may send. What is not here cannot be meant by `--rename`.
-pub const SENT: [&str; 15] = [
+pub const SENT: [&str; 17] = [
     "ACL",
     "AUTH",
     "BGREWRITEAOF",
@@ -22,6 +22,8 @@ pub const SENT: [&str; 15] = [
     "LATENCY",
     "MULTI",
     "PING",
+    "PSYNC",
+    "REPLCONF",
     "ROLE",
 ];
 

@@ -6,6 +6,7 @@
 
 pub mod debt;
 pub mod dialogue;
+pub mod escrow;
 pub mod evidence;
 pub mod feed;
 pub mod finding;

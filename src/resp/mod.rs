@@ -8,3 +8,4 @@ pub mod error;
 mod number;
 pub mod request;
 pub mod scan;
+pub mod sync;

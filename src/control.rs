@@ -133,10 +133,14 @@ impl Control {
         sightings: impl Fn() -> u64,
     ) -> Result<(u64, Answer), ControlError> {
         let limit = match talk {
-            Talk::Bgsave { .. } | Talk::Apply(_) => FORK_TIMEOUT,
-            Talk::Probe | Talk::Look | Talk::Inquire { .. } | Talk::Lower | Talk::Restore { .. } => {
-                EXCHANGE_TIMEOUT
-            }
+            // A rewrite waits for the disk (`config.c:rewriteConfigOverwriteFile` syncs).
+            Talk::Bgsave { .. } | Talk::Apply(_) | Talk::Rewrite { .. } => FORK_TIMEOUT,
+            Talk::Probe
+            | Talk::Look
+            | Talk::Inquire { .. }
+            | Talk::Lower
+            | Talk::Restore { .. }
+            | Talk::Count => EXCHANGE_TIMEOUT,
         };
         let (mut dialogue, mut batch) = Dialogue::new(talk);
         loop {

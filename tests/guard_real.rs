@@ -138,6 +138,7 @@ impl Guarded {
             endpoint: endpoint(address, "bgsafe:test"),
             settings: Settings {
                 repair: Repair::Redis,
+                repair_rewrite: false,
                 hook: false,
                 name: "bgsafe:test".into(),
                 user: "default".into(),

@@ -115,6 +115,7 @@ pub fn load(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Load
         exposure_changes: words.need(Key::ExposureChanges, count)?,
         when_exposed: words.need(Key::WhenExposed, |text| choose(&WHEN_EXPOSED, text))?,
         repair: words.need(Key::Repair, |text| choose(&REPAIRS, text))?,
+        repair_rewrite: words.need(Key::RepairRewrite, |text| choose(&YES_NO, text))?,
         repair_hook: words.maybe(Key::RepairHook, |text| Ok(text.to_owned()))?,
         alert_url: words.maybe(Key::AlertUrl, alert::target)?,
         alert_command: words.maybe(Key::AlertCommand, |text| Ok(text.to_owned()))?,

@@ -147,6 +147,8 @@ pub struct Config {
     pub when_exposed: WhenExposed,
     /// What may be cured by itself.
     pub repair: Repair,
+    /// May CONFIG REWRITE write the operator's switch over a lowered one in the server's file?
+    pub repair_rewrite: bool,
     /// A program that is told of each finding, as JSON on standard input.
     pub repair_hook: Option<String>,
     /// Is told of each turn of an incident.

@@ -21,6 +21,7 @@ pub enum Key {
     WhenExposed,
     Repair,
     RepairHook,
+    RepairRewrite,
     AlertUrl,
     AlertCommand,
     Rename,
@@ -36,7 +37,7 @@ pub enum Key {
 }
 
 /// How many options there are.
-pub const COUNT: usize = 25;
+pub const COUNT: usize = 26;
 
 /// What the world is told about one option.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +100,9 @@ pub const OPTIONS: [Row; COUNT] = [
     row(Key::RepairHook, "repair-hook", "COMMAND", "",
         "Told of each cause that is found, as JSON on standard input, by sh -c: to enlarge a volume, to \
          page someone [default: nobody]"),
+    row(Key::RepairRewrite, "repair-rewrite", "CONSENT", "no",
+        "A CONFIG REWRITE from elsewhere wrote the lowered switch into the server's file: yes lets bgsafe write \
+         the operator's value over it by another; no only tells the command"),
     row(Key::AlertUrl, "alert-url", "URL", "",
         "Told of each turn of an incident, and when the exposure budget is half and nine tenths spent: \
          http://[user:password@]host[:port]/path, a JSON object by POST [default: nobody]"),

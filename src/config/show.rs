@@ -62,6 +62,7 @@ fn value(key: Key, config: &Config, server: &Upstream, words: &Layer) -> Option<
             Repair::Redis => "redis",
             Repair::Host => "host",
         }),
+        Key::RepairRewrite => quoted(if config.repair_rewrite { "yes" } else { "no" }),
         Key::RepairHook => config.repair_hook.as_deref().and_then(quoted),
         Key::AlertUrl => config.alert_url.as_ref().and_then(|at| quoted(&at.masked(MASK))),
         Key::AlertCommand => config.alert_command.as_deref().and_then(quoted),

@@ -83,6 +83,7 @@ fn the_defaults_are_those_of_the_contract() {
         exposure_changes: 0,
         when_exposed: WhenExposed::Rearm,
         repair: Repair::Redis,
+        repair_rewrite: false,
         repair_hook: None,
         alert_url: None,
         alert_command: None,

@@ -7,12 +7,13 @@
 use redis_protocol::resp2::types::BytesFrame as Frame;
 
 use super::evidence::fact::yes_no;
-use super::evidence::server::ASKED;
+use super::evidence::server::{ASKED, rewrites};
 use super::evidence::{Fact, Look, Reason, Role, ServerFacts, Target};
 use super::saver::BgsaveReply;
 use crate::posture::Refusal;
 use crate::resp::error::classify;
 
+mod rewrite;
 mod rights;
 mod second;
 
@@ -41,13 +42,20 @@ pub enum Talk {
     },
     /// Commands of a remedy, in this order; the first error ends it.
     Apply(Vec<Command>),
-    /// Read the switch and lower it in one transaction, then PING, all in one round trip.
+    /// Read the switch and lower it in one transaction, then PING and count rewrites, all in one round trip.
     Lower,
-    /// Only when the switch still reads `no`: set it to this, read it back, PING.
+    /// Only when the switch still reads `no`: set it to this, read it back, PING, count rewrites.
     Restore {
         /// What the operator had.
         owed: String,
     },
+    /// CONFIG REWRITE that writes down this value of the switch, whichever is live before and after.
+    Rewrite {
+        /// What the operator had.
+        owed: String,
+    },
+    /// How many CONFIG REWRITEs the server has carried out.
+    Count,
     /// BGSAVE, or BGSAVE SCHEDULE while another child runs.
     Bgsave {
         /// Queue it behind the other child.
@@ -90,6 +98,8 @@ pub enum Answer {
         previous: String,
         /// PING's reply.
         heard: Heard,
+        /// CONFIG REWRITEs carried out by then.
+        rewrites: Fact<u64>,
     },
     /// Nothing was changed, for this reason.
     NotLowered(String),
@@ -99,6 +109,8 @@ pub enum Answer {
         reads: String,
         /// PING's reply.
         heard: Heard,
+        /// CONFIG REWRITEs carried out by then.
+        rewrites: Fact<u64>,
     },
     /// The switch did not read `no` any more, and was left alone.
     NotOurs {
@@ -107,6 +119,12 @@ pub enum Answer {
     },
     /// The switch could not be read or set, for this reason.
     NotRestored(String),
+    /// The server's own words to CONFIG REWRITE, an error or not.
+    Rewritten(Result<String, String>),
+    /// It was not asked for, and nothing was changed, for this reason.
+    NotRewritten(String),
+    /// CONFIG REWRITEs carried out so far.
+    Counted(Fact<u64>),
     /// Of a BGSAVE.
     Bgsave(BgsaveReply),
 }
@@ -130,6 +148,7 @@ pub struct Dialogue {
     asks: Second,
     /// Of a lowering that left its transaction open: what it came to.
     refused: Option<Answer>,
+    rewrite: rewrite::Stage,
 }
 
 impl Dialogue {
@@ -155,13 +174,17 @@ impl Dialogue {
             // EXEC answers with the value of before the SET: of two that lower at once only one
             // reads `yes`.
             Talk::Lower => {
-                vec![words("MULTI"), config_get(KNOB), config_set(KNOB, "no"), words("EXEC"), words("PING")]
+                let transaction = [words("MULTI"), config_get(KNOB), config_set(KNOB, "no"), words("EXEC")];
+                transaction.into_iter().chain([words("PING"), words(COUNTS)]).collect()
             }
             Talk::Restore { .. } => vec![config_get(KNOB)],
+            Talk::Rewrite { .. } => rewrite::begin(),
+            Talk::Count => vec![words(COUNTS)],
             Talk::Bgsave { schedule: false } => vec![words("BGSAVE")],
             Talk::Bgsave { schedule: true } => vec![words("BGSAVE SCHEDULE")],
         };
-        (Dialogue { talk, second: false, found: None, asks: Second::default(), refused: None }, batch)
+        let (asks, rewrite) = (Second::default(), rewrite::Stage::default());
+        (Dialogue { talk, second: false, found: None, asks, refused: None, rewrite }, batch)
     }
 
     /// Reads the replies to the batch sent last: as many as it had commands.
@@ -191,8 +214,8 @@ impl Dialogue {
                 Answer::Inquired(found)
             }
             (Talk::Apply(_), replies) => Answer::Applied(replies.iter().find_map(error).map_or(Ok(()), Err)),
-            (Talk::Lower, [multi, get, set, exec, ping]) => {
-                let answer = read_lower([multi, get, set, exec], ping);
+            (Talk::Lower, [multi, get, set, exec, ping, counts]) => {
+                let answer = read_lower([multi, get, set, exec], ping, counts);
                 if is_open(multi, exec) {
                     self.refused = Some(answer);
                     return Next::Send(vec![words("DISCARD")]);
@@ -205,15 +228,20 @@ impl Dialogue {
             (Talk::Restore { owed }, [value]) if !self.second => match config_value(value) {
                 Ok(found) if found == "no" => {
                     self.second = true;
-                    return Next::Send(vec![config_set(KNOB, owed), config_get(KNOB), words("PING")]);
+                    let set = [config_set(KNOB, owed), config_get(KNOB), words("PING"), words(COUNTS)];
+                    return Next::Send(set.to_vec());
                 }
                 Ok(found) => Answer::NotOurs { found },
                 Err(why) => Answer::NotRestored(why),
             },
-            (Talk::Restore { .. }, [set, value, ping]) => match (error(set), config_value(value)) {
-                (None, Ok(reads)) => Answer::Restored { reads, heard: heard(ping) },
+            (Talk::Restore { .. }, [set, value, ping, counts]) => match (error(set), config_value(value)) {
+                (None, Ok(reads)) => {
+                    Answer::Restored { reads, heard: heard(ping), rewrites: read_counts(counts) }
+                }
                 (Some(why), _) | (None, Err(why)) => Answer::NotRestored(why),
             },
+            (Talk::Rewrite { owed }, replies) => return rewrite::hear(&mut self.rewrite, owed, replies),
+            (Talk::Count, [counts]) => Answer::Counted(read_counts(counts)),
             (Talk::Bgsave { .. }, [reply]) => Answer::Bgsave(read_bgsave(reply)),
             (Talk::Probe, _) => {
                 let heard = Heard::Other("replies missing".into());
@@ -223,11 +251,15 @@ impl Dialogue {
             (Talk::Inquire { .. }, _) => Answer::Inquired(Box::default()),
             (Talk::Lower, _) => Answer::NotLowered("replies missing".into()),
             (Talk::Restore { .. }, _) => Answer::NotRestored("replies missing".into()),
+            (Talk::Count, _) => Answer::Counted(Fact::UNKNOWN),
             (Talk::Bgsave { .. }, _) => Answer::Bgsave(BgsaveReply::Failed("replies missing".into())),
         };
         Next::Done(answer)
     }
 }
+
+/// Where the server counts each command (7.0+: each subcommand).
+const COUNTS: &str = "INFO commandstats";
 
 /// One CONFIG GET each: several names in one are understood from 7.0 on only.
 const LOOKED_AT: [&str; 5] = [KNOB, "save", "dir", "dbfilename", SHIELD];
@@ -346,13 +378,21 @@ fn is_open(multi: &Frame, exec: &Frame) -> bool {
     error(multi).is_none() && error(exec).is_some_and(|why| !why.starts_with("EXECABORT"))
 }
 
-fn read_lower(transaction: [&Frame; 4], ping: &Frame) -> Answer {
+fn read_counts(frame: &Frame) -> Fact<u64> {
+    match frame {
+        Frame::BulkString(body) => rewrites(&String::from_utf8_lossy(body)),
+        _ => Fact::UNKNOWN,
+    }
+}
+
+fn read_lower(transaction: [&Frame; 4], ping: &Frame, counts: &Frame) -> Answer {
+    let lowered = |previous| Answer::Lowered { previous, heard: heard(ping), rewrites: read_counts(counts) };
     // Where MULTI is refused, what follows runs by itself: the switch is down all the same, and its debt is on disk.
     if let (Some(_), Frame::SimpleString(done)) = (error(transaction[0]), transaction[2])
         && done.as_ref() == b"OK"
     {
         let previous = config_value(transaction[1]).unwrap_or_else(|_| "yes".into());
-        return Answer::Lowered { previous, heard: heard(ping) };
+        return lowered(previous);
     }
     // A word refused in the queue (NOPERM, unknown command) says more than the EXECABORT after it.
     if let Some(why) = transaction.iter().find_map(|frame| error(frame)) {
@@ -361,7 +401,7 @@ fn read_lower(transaction: [&Frame; 4], ping: &Frame) -> Answer {
     match transaction[3] {
         Frame::Array(results) => match results.as_slice() {
             [value, set] => match (config_value(value), error(set)) {
-                (Ok(previous), None) => Answer::Lowered { previous, heard: heard(ping) },
+                (Ok(previous), None) => lowered(previous),
                 (_, Some(why)) | (Err(why), None) => Answer::NotLowered(why),
             },
             _ => Answer::NotLowered("EXEC answered with another number of results".into()),

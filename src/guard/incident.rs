@@ -19,6 +19,7 @@ mod messages;
 mod neighbours;
 #[cfg(test)]
 pub(crate) mod print;
+mod rewrites;
 mod rights;
 mod span;
 mod view;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use self::care::Care;
 pub use self::messages::{Action, Event, News, Now, Tone};
 use self::neighbours::Neighbours;
+use self::rewrites::Rewrites;
 use super::debt::Debt;
 use super::dialogue::Talk;
 use super::evidence::{Healthy, Look, Rights, Role};
@@ -131,6 +133,7 @@ pub struct Guard {
     saver: Saver,
     care: Care,
     neighbours: Neighbours,
+    rewrites: Rewrites,
     /// The newest refusal that we heard, in the server's words.
     refusal: Option<String>,
     past: Past,
@@ -186,6 +189,7 @@ impl Guard {
             saver: Saver::default(),
             care: Care::default(),
             neighbours: Neighbours::default(),
+            rewrites: Rewrites::default(),
             refusal: None,
             past: Past::default(),
             lowered_at: (0, 0),
@@ -271,6 +275,7 @@ impl Guard {
         let idle = self.up && self.talking.is_none() && !self.storing;
         let eager = self.reconciled && self.is_open() && self.unproven();
         let due = self.care.due().filter(|_| self.cares()).map_or(self.due, |care| self.due.min(care));
+        let due = self.rewrites_due().filter(|_| self.reconciled).map_or(due, |count| due.min(count));
         idle.then(|| if eager { due.min(self.probe_after) } else { due })
     }
 
@@ -287,7 +292,7 @@ impl Guard {
             return;
         }
         let urgent = if self.is_open() { self.unproven() && now.mono >= self.probe_after } else { due };
-        if !urgent && let Some(talk) = self.care_talk(now) {
+        if !urgent && let Some(talk) = self.rewrites_talk(now).or_else(|| self.care_talk(now)) {
             self.talk(talk);
             return;
         }
@@ -397,7 +402,9 @@ impl Guard {
         match talking {
             Some(Talk::Lower) => self.lower_in_doubt = true,
             Some(Talk::Restore { .. }) => self.restore_in_doubt = true,
-            Some(Talk::Probe | Talk::Look | Talk::Inquire { .. } | Talk::Apply(_) | Talk::Bgsave { .. })
+            Some(Talk::Rewrite { .. }) => self.rewrite_lost(),
+            Some(Talk::Probe | Talk::Look | Talk::Inquire { .. } | Talk::Apply(_) | Talk::Count)
+            | Some(Talk::Bgsave { .. })
             | None => {}
         }
         if self.up {

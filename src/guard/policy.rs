@@ -25,6 +25,8 @@ pub struct Settings {
     pub when_exposed: WhenExposed,
     /// How far remedies may reach.
     pub repair: Repair,
+    /// May CONFIG REWRITE write the operator's value over our `no` in the server's file?
+    pub repair_rewrite: bool,
     /// Is there a program of the operator's to tell of findings?
     pub hook: bool,
     /// CLIENT SETNAME of the control connection.
@@ -51,6 +53,8 @@ pub const COUNT_EVERY: Duration = Duration::from_millis(100);
 /// Between looks while a child runs: from, to, and to after the first minute.
 pub const CHILD_POLL: (Duration, Duration, Duration) =
     (Duration::from_millis(20), Duration::from_millis(250), Duration::from_secs(1));
+/// Between counts of CONFIG REWRITE while the switch is down.
+pub const REWRITES_EVERY: Duration = Duration::from_secs(1);
 /// The first wait after a failed save: Redis's own delay is 5 s (`server.h:CONFIG_BGSAVE_RETRY_DELAY`).
 pub const RETRY_FIRST: Duration = Duration::from_secs(6);
 /// And the longest.

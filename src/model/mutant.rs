@@ -43,6 +43,8 @@ pub enum Mutant {
     TakesANoForOurs,
     /// The answer to what was asked on a lost connection is waited for.
     WaitsForALostAnswer,
+    /// A rewrite that the server counts is not told.
+    OverlooksARewrite,
     /// While a child saves it is looked at without a pause.
     Spins,
     /// The next life does not read the debt.

@@ -14,9 +14,10 @@ impl World {
         self.fake.print(EPOCH + self.now, h);
         let (last_save, saves, misconf) = self.fake.counters();
         let sightings = self.gate.sightings;
-        self.guard.print(self.clock(), Counters { sightings, last_save, saves, misconf }, h);
+        let rewrites = self.fake.rewrites;
+        self.guard.print(self.clock(), Counters { sightings, last_save, saves, misconf, rewrites }, h);
         self.page.as_ref().map(|debt| (&debt.run_id, &debt.owed)).hash(h);
-        (self.gate.posture, self.up, self.wanted, self.in_doubt).hash(h);
+        (self.gate.posture, self.up, self.wanted, self.in_doubt, self.unfound).hash(h);
         self.lowered_at.map(|before| before == self.fake.good_saves).hash(h);
         self.storing.as_ref().map(|job| job.as_ref().map(|debt| &debt.run_id)).hash(h);
         if let Some(asked) = &self.asked {
@@ -34,6 +35,7 @@ impl World {
     /// An INFO on its way tells of clocks and counters: those are compared like the others.
     fn print_replies(&self, replies: &[BytesFrame], h: &mut impl Hasher) {
         let (last_save, saves, misconf) = self.fake.counters();
+        let rewrites = self.fake.rewrites;
         for reply in replies {
             let BytesFrame::BulkString(info) = reply else {
                 format!("{reply:?}").hash(h);
@@ -49,6 +51,11 @@ impl World {
                     "errorstat_MISCONF" => {
                         let told = value.strip_prefix("count=").and_then(|n| n.parse::<u64>().ok());
                         misconf.wrapping_sub(told.unwrap_or(0)).hash(h);
+                    }
+                    "cmdstat_config|rewrite" => {
+                        let told =
+                            value.strip_prefix("calls=").and_then(|n| n.split(',').next()?.parse().ok());
+                        rewrites.wrapping_sub(told.unwrap_or(0u64)).hash(h);
                     }
                     "rdb_changes_since_last_save" | "total_error_replies" => {}
                     _ => line.hash(h),

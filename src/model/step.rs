@@ -21,6 +21,8 @@ pub struct Budget {
     pub restarts: u8,
     pub bad_stores: u8,
     pub leaves: u8,
+    /// Somebody's CONFIG REWRITE, past us.
+    pub rewrites: u8,
     /// Time passes although something is on its way.
     pub late: u8,
     /// Time passes.
@@ -65,6 +67,7 @@ pub enum Step {
     /// The page could not be written, it is said; it was (true) or was not.
     StoreFails(bool),
     Leave(usize),
+    Rewrite,
 }
 
 impl World {
@@ -116,6 +119,7 @@ impl World {
             (left.crashes > 0 && self.storing.is_some(), Step::Crash(true)),
             (left.cuts > 0 && self.up, Step::Cut),
             (left.restarts > 0, Step::Restart),
+            (left.rewrites > 0, Step::Rewrite),
             (left.bad_stores > 0 && self.storing.is_some(), Step::StoreFails(false)),
             (left.bad_stores > 0 && self.storing.is_some(), Step::StoreFails(true)),
             (left.timers > 0 && !moving, Step::Timer),

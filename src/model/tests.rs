@@ -22,12 +22,13 @@ const F: Budget = Budget {
     restarts: 0,
     bad_stores: 0,
     leaves: 0,
+    rewrites: 0,
     late: 0,
 };
 
 /// Corners of the space: what it is about, the clients' scripts (see [`world`]), what may happen to them. Each
 /// is explored to its end; together they are what one core can do in CI.
-const CORNERS: [(&str, &str, Budget); 20] = [
+const CORNERS: [(&str, &str, Budget); 21] = [
     ("a hold behind every reply", ">WRW|W", Budget { timers: 1, ..F }),
     ("probes are held like writes", ">WPW", F),
     ("a transaction beside a write", "(Q)|W", Budget { timers: 1, ..F }),
@@ -48,13 +49,14 @@ const CORNERS: [(&str, &str, Budget); 20] = [
     ("the server restarts", "W", Budget { restarts: 1, crashes: 1, no: 1, timers: 1, ..F }),
     ("the page cannot be written", "W", Budget { bad_stores: 1, crashes: 1, timers: 2, ..F }),
     ("… by an operator's no", "W", Budget { bad_stores: 1, cuts: 1, no: 1, timers: 1, ..F }),
+    ("a rewrite comes from elsewhere", "W", Budget { rewrites: 1, timers: 2, ..F }),
 ];
 
 /// Clients that the deep run sends into every corner, whatever its own are.
 const DEEP: [&str; 6] = [">WRW|>WW", "(Q)|(Q)", ">(Q)|+WR", "+WPW|W", "WRW|(Q)", ">WWW|P"];
 
 /// Each bug, and a corner in which it shows.
-const BUGS: [(Mutant, &str, Budget); 20] = [
+const BUGS: [(Mutant, &str, Budget); 21] = [
     (Mutant::ReplaysTwice, ">WRW", F),
     (Mutant::ReplaysPastALaterWrite, ">WW", Budget { saves: 1, ..F }),
     (Mutant::SendsPastAHold, "+WW", F),
@@ -74,6 +76,7 @@ const BUGS: [(Mutant, &str, Budget); 20] = [
     (Mutant::BelievesStarted, "W", F),
     (Mutant::ForgetsTheDebt, "W", Budget { crashes: 1, ..F }),
     (Mutant::WaitsForALostAnswer, "W", Budget { cuts: 1, ..F }),
+    (Mutant::OverlooksARewrite, "W", Budget { rewrites: 1, ..F }),
     (Mutant::Spins, "W", F),
 ];
 

@@ -70,6 +70,8 @@ pub struct World {
     /// We died while a debt was on the page, or the line broke while we set the switch: until the page
     /// is blank again nothing tells an operator's `no` from ours.
     pub in_doubt: bool,
+    /// A rewrite from elsewhere wrote our `no`, and nobody was told.
+    pub unfound: bool,
     /// Events of the guard since time moved.
     spins: u32,
 }
@@ -83,6 +85,7 @@ fn settings() -> Settings {
         exposure_changes: 0,
         when_exposed: WhenExposed::Rearm,
         repair: Repair::Off,
+        repair_rewrite: false,
         hook: false,
         name: "bgsafe:7".into(),
         user: "default".into(),
@@ -97,6 +100,8 @@ impl World {
     pub fn new(clients: Vec<Client>, budget: Budget) -> World {
         let mut fake = FakeRedis::new(EPOCH - 10_000);
         fake.save_ms = 1 << 40;
+        // Counting rewrites is one question more a second: where none are, it would only widen the space.
+        fake.counts_subcommands = budget.rewrites > 0;
         let mut world = World {
             now: 0,
             fake,
@@ -111,6 +116,7 @@ impl World {
             wanted: true,
             lowered_at: None,
             in_doubt: false,
+            unfound: false,
             spins: 0,
         };
         for _ in 0..20 {
@@ -200,6 +206,12 @@ impl World {
                 self.end_sessions(true)?;
                 self.cut("restarted")?;
             }
+            Step::Rewrite => {
+                self.budget.rewrites -= 1;
+                // Ours is in the file when the switch is down and the operator wants it up.
+                self.unfound |= !self.fake.knob && self.wanted;
+                self.fake.execute(EPOCH + self.now, 9, &["CONFIG", "REWRITE"].map(|w| w.as_bytes().to_vec()));
+            }
             Step::Leave(i) => {
                 self.budget.leaves -= 1;
                 self.sessions[i].leave();
@@ -273,6 +285,7 @@ impl World {
                     self.guard.handle(self.clock(), Event::Examined(facts));
                 }
                 Action::Change(..) => return Err("nobody allowed a change of the host".into()),
+                Action::Said(_, "configuration file has our no", ..) => self.unfound = false,
                 Action::Opened | Action::Said(..) | Action::Record(_) | Action::Silent(_) => {}
                 Action::Hook(_) | Action::Remedied(..) | Action::Headroom(..) | Action::Remember(..) => {}
                 Action::News(_) => {}
@@ -413,6 +426,9 @@ impl World {
         }
         if self.page.is_some() || self.guard.debt().is_some() {
             return Err("a debt is left".into());
+        }
+        if self.unfound {
+            return Err("our `no` is in the server's file, and nobody was told".into());
         }
         if self.wanted && !self.fake.status_ok() {
             return Err("quiet although the server refuses".into());

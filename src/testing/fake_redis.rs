@@ -73,6 +73,12 @@ pub struct FakeRedis {
     pub good_saves: u64,
     /// BGSAVE commands that were accepted or failed to fork.
     pub bgsaves: u64,
+    /// CONFIG REWRITEs carried out since the process started, each of which wrote the live switch to the file.
+    pub rewrites: u64,
+    /// INFO counts subcommands by themselves (7.0+).
+    pub counts_subcommands: bool,
+    /// There is a configuration file to be written.
+    pub has_file: bool,
     /// Commands that ran and changed something: connection and words.
     pub applied: Vec<(u64, Vec<Vec<u8>>)>,
     started: u64,
@@ -114,6 +120,9 @@ impl FakeRedis {
             ignores_errors: false,
             good_saves: 0,
             bgsaves: 0,
+            rewrites: 0,
+            counts_subcommands: true,
+            has_file: true,
             applied: Vec::new(),
             started: now,
             configured_knob: true,
@@ -148,6 +157,11 @@ impl FakeRedis {
         matches!(self.child, Some(Child::Disk { .. } | Child::Diskless { .. }))
     }
 
+    /// What the configuration file says of the switch.
+    pub fn file_knob(&self) -> bool {
+        self.configured_knob
+    }
+
     /// As INFO says.
     pub fn run_id(&self) -> String {
         format!("{:040x}", self.run)
@@ -164,6 +178,7 @@ impl FakeRedis {
         self.last_try = 0;
         self.dirty = 0;
         self.saves = 0;
+        self.rewrites = 0;
         self.child = None;
         self.scheduled = false;
         self.errors.clear();

@@ -23,6 +23,8 @@ use super::find::Program;
 pub struct Options {
     /// Further arguments, each word its own.
     pub args: Vec<String>,
+    /// Start it with a configuration file, which CONFIG REWRITE writes.
+    pub config_file: bool,
     /// Also listen on a unix socket in the scratch directory.
     pub unix_socket: bool,
     /// As root: run under a number that no user has, so that limits and modes bind. Otherwise no effect.
@@ -79,6 +81,7 @@ pub struct Server {
     _scratch: tempfile::TempDir,
 }
 
+const CONFIG_FILE: &str = "redis.conf";
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Server {
@@ -99,6 +102,12 @@ impl Server {
                 std::os::unix::fs::chown(path, Some(uid), Some(uid))?;
             }
             program.path = reachable(&program, uid, &root)?;
+        }
+        if options.config_file {
+            std::fs::write(root.join(CONFIG_FILE), "# Written by an operator.\n")?;
+            if let Some(uid) = uid {
+                std::os::unix::fs::chown(root.join(CONFIG_FILE), Some(uid), Some(uid))?;
+            }
         }
         if options.shim {
             shim::compile(&root)?;
@@ -172,6 +181,11 @@ impl Server {
         self.options.unix_socket.then(|| self.site.root.join("sock"))
     }
 
+    /// What its configuration file says now; empty when it has none.
+    pub fn config_text(&self) -> String {
+        std::fs::read_to_string(self.site.root.join(CONFIG_FILE)).unwrap_or_default()
+    }
+
     /// What runs.
     pub fn program(&self) -> &Program {
         &self.program
@@ -184,6 +198,9 @@ impl Server {
 
     fn spawn(&mut self) -> io::Result<()> {
         let mut command = self.program.command();
+        if self.options.config_file {
+            command.arg(self.site.root.join(CONFIG_FILE));
+        }
         command.args(["--bind", "127.0.0.1", "--port", &self.port().to_string(), "--daemonize", "no"]);
         command.args(["--save", "3600", "1", "--logfile"]).arg(self.site.root.join("server.log"));
         command.arg("--dir").arg(&self.site.data);

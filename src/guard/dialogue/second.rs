@@ -12,7 +12,7 @@ const CLIENTS_LISTED: u64 = 500;
 /// The commands that may be gone, as COMMAND INFO is asked, and the rights that go with each.
 const GONE: [(&str, &[Right]); 3] = [
     ("PING", &[Right::Ping]),
-    ("CONFIG", &[Right::ConfigGet, Right::ConfigSet]),
+    ("CONFIG", &[Right::ConfigGet, Right::ConfigSet, Right::ConfigRewrite]),
     ("BGSAVE", &[Right::Bgsave]),
 ];
 

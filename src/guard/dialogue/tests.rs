@@ -36,15 +36,23 @@ fn an_inquiry_reads_what_it_asked_for_and_says_why_it_does_not_know() {
             "ACL DRYRUN default PING",
             "ACL DRYRUN default CONFIG SET stop-writes-on-bgsave-error yes",
             "ACL DRYRUN default BGSAVE",
+            "ACL DRYRUN default CONFIG REWRITE",
             "COMMAND INFO PING CONFIG BGSAVE",
         ]
     );
     let no = bulk("User default has no permissions to run the 'config|set' command");
-    let replies = [bulk("id=1 name=sentinel-1-cmd\n"), simple("OK"), no, fault("ERR x"), fault("NOPERM no")];
+    let replies = [
+        bulk("id=1 name=sentinel-1-cmd\n"),
+        simple("OK"),
+        no.clone(),
+        fault("ERR x"),
+        no,
+        fault("NOPERM no"),
+    ];
     let Next::Done(Answer::Inquired(found)) = dialogue.hear(&replies) else { panic!("an answer") };
     assert_eq!(
         found.1.rights.line(),
-        "may: ping, info, role, config-get, lastsave, multi; may not: config-set; not known: bgsave"
+        "may: ping, info, role, config-get, lastsave, multi; may not: config-set, config-rewrite; not known: bgsave"
     );
     assert!(found.0.save_ok.is(false) && found.0.dir.is("/data".into()));
     assert!(found.1.slowest_fork_ms.is(30) && found.1.whoami.is("default".into()));
@@ -79,25 +87,28 @@ fn every_bgsave_reply_has_its_meaning() {
 #[test]
 fn lowering_tells_the_value_before_and_nothing_when_it_was_refused() {
     let (mut dialogue, batch) = Dialogue::new(Talk::Lower);
-    assert_eq!(batch.len(), 5);
+    assert_eq!(batch.len(), 6);
     let pair = Frame::Array(vec![bulk(KNOB), bulk("yes")]);
     let queued = || simple("QUEUED");
     let exec = Frame::Array(vec![pair, simple("OK")]);
-    let done = dialogue.hear(&[simple("OK"), queued(), queued(), exec, simple("PONG")]);
-    assert_eq!(done, Next::Done(Answer::Lowered { previous: "yes".into(), heard: Heard::Pong }));
+    let counts = bulk("cmdstat_config|rewrite:calls=5,usec=9,rejected_calls=0,failed_calls=2\r\n");
+    let done = dialogue.hear(&[simple("OK"), queued(), queued(), exec, simple("PONG"), counts]);
+    let rewrites = Fact::Known(3);
+    assert_eq!(done, Next::Done(Answer::Lowered { previous: "yes".into(), heard: Heard::Pong, rewrites }));
     let noperm = fault("NOPERM no");
     let (mut dialogue, _) = Dialogue::new(Talk::Lower);
-    let open = [simple("OK"), queued(), queued(), fault("NOPERM exec"), queued()];
+    let open = [simple("OK"), queued(), queued(), fault("NOPERM exec"), queued(), queued()];
     assert_eq!(dialogue.hear(&open), Next::Send(vec![words("DISCARD")]));
     assert_eq!(dialogue.hear(&[simple("OK")]), Next::Done(Answer::NotLowered("NOPERM exec".into())));
     // What ran outside of a transaction ran all the same.
     let (mut dialogue, _) = Dialogue::new(Talk::Lower);
     let pair = Frame::Array(vec![bulk(KNOB), bulk("yes")]);
-    let bare = [fault("NOPERM multi"), pair, simple("OK"), fault("ERR EXEC without MULTI"), simple("PONG")];
-    let lowered = Answer::Lowered { previous: "yes".into(), heard: Heard::Pong };
+    let without = fault("ERR EXEC without MULTI");
+    let bare = [fault("NOPERM multi"), pair, simple("OK"), without, simple("PONG"), fault("NOPERM info")];
+    let lowered = Answer::Lowered { previous: "yes".into(), heard: Heard::Pong, rewrites: Fact::UNKNOWN };
     assert_eq!(dialogue.hear(&bare), Next::Done(lowered));
     let (mut dialogue, _) = Dialogue::new(Talk::Lower);
-    let refused = [simple("OK"), queued(), noperm, fault("EXECABORT because"), fault("MISCONF x")];
+    let refused = [simple("OK"), queued(), noperm, fault("EXECABORT because"), fault("MISCONF x"), bulk("")];
     assert_eq!(dialogue.hear(&refused), Next::Done(Answer::NotLowered("NOPERM no".into())));
 }
 
@@ -106,7 +117,7 @@ fn restoring_sets_nothing_unless_the_switch_still_reads_no() {
     let pair = |value| [Frame::Array(vec![bulk(KNOB), bulk(value)])];
     let (mut dialogue, _) = Dialogue::new(Talk::Restore { owed: "yes".into() });
     assert_eq!(dialogue.hear(&pair("yes")), Next::Done(Answer::NotOurs { found: "yes".into() }));
-    assert!(matches!(dialogue.hear(&pair("no")), Next::Send(batch) if batch.len() == 3));
+    assert!(matches!(dialogue.hear(&pair("no")), Next::Send(batch) if batch.len() == 4));
 }
 
 /// `--rename` is refused for what is not in that table, and would not be heard of what is missing there.
@@ -122,6 +133,8 @@ fn every_command_that_is_sent_may_have_another_name() {
         Talk::Lower,
         Talk::Restore { owed: "yes".into() },
         Talk::Bgsave { schedule: true },
+        Talk::Rewrite { owed: "yes".into() },
+        Talk::Count,
     ] {
         sent.extend(Dialogue::new(talk).1);
     }

@@ -94,4 +94,9 @@ pub struct Seen {
     pub pings: Option<(u64, u64)>,
     /// We may not use CONFIG, in the server's words.
     pub config_denied: Option<String>,
+    /// CONFIG REWRITEs from elsewhere that wrote down the `no` of a switch that we had lowered, and that nobody has
+    /// written over since. Unknown: there was nobody to count them.
+    pub rewritten: Fact<u64>,
+    /// The switch is off in a process that was started after we had lowered it in its forerunner, in words.
+    pub left_off: Option<String>,
 }

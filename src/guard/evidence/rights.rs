@@ -24,6 +24,8 @@ pub enum Right {
     Lastsave,
     /// MULTI, EXEC: to read the switch and set it in one.
     Multi,
+    /// CONFIG REWRITE: to carry one out for a client while the switch is down.
+    ConfigRewrite,
 }
 
 /// One row a right.
@@ -40,7 +42,7 @@ const fn row(name: &'static str, grant: &'static str, dry: &'static str) -> Row 
 }
 
 /// In the order of [`Right`].
-const ROWS: [Row; 8] = [
+const ROWS: [Row; 9] = [
     row("ping", "+ping", "PING"),
     row("info", "+info", ""),
     row("role", "+role", ""),
@@ -49,6 +51,7 @@ const ROWS: [Row; 8] = [
     row("bgsave", "+bgsave", "BGSAVE"),
     row("lastsave", "+lastsave", ""),
     row("multi", "+multi +exec +discard", ""),
+    row("config-rewrite", "+config|rewrite", "CONFIG REWRITE"),
 ];
 
 /// What an error says of the right to a command.
@@ -99,7 +102,7 @@ pub struct Rights {
 
 impl Rights {
     /// Those that only a dry run tells, and its words.
-    pub const DRY: [Right; 3] = [Right::Ping, Right::ConfigSet, Right::Bgsave];
+    pub const DRY: [Right; 4] = [Right::Ping, Right::ConfigSet, Right::Bgsave, Right::ConfigRewrite];
 
     /// The words of a dry run.
     pub fn dry(right: Right) -> &'static str {
@@ -155,9 +158,11 @@ impl Rights {
         told.map(|(what, names)| format!("{what}: {}", names.join(", "))).collect::<Vec<_>>().join("; ")
     }
 
-    /// What ACL SETUSER would have to grant: the rights that this user lacks and others may have.
+    /// What ACL SETUSER would have to grant: the rights that this user lacks and others may have. Who never rewrites a
+    /// file through us need not give that right: it is asked for when it is missed.
     pub fn lacking(&self) -> Vec<&'static str> {
-        let lacks = |at: &usize| self.each[*at].is(false) && !self.withdrawn[*at];
+        let needed = |at: usize| at != Right::ConfigRewrite as usize;
+        let lacks = |at: &usize| needed(*at) && self.each[*at].is(false) && !self.withdrawn[*at];
         (0..ROWS.len()).filter(lacks).map(|at| ROWS[at].grant).collect()
     }
 
@@ -258,7 +263,7 @@ mod tests {
         assert_eq!(rights.lacking(), ["+config|set", "+bgsave", "+multi +exec +discard"]);
         assert_eq!(
             rights.line(),
-            "may: ping; may not: config-set, bgsave, lastsave, multi; not known: info, role, config-get"
+            "may: ping; may not: config-set, bgsave, lastsave, multi; not known: info, role, config-get, config-rewrite"
         );
         assert_eq!(rights.blocked().as_deref(), Some("bgsafe may not: config-set, multi"));
     }

@@ -87,6 +87,9 @@ pub const SWITCH_LEFT_OFF: Check = Check {
     severity: Severity::Warn,
     needs: &[Source::Config],
     when: |e| {
+        if let Some(why) = e.seen.left_off.as_ref().filter(|_| e.look.knob.is("no".to_string())) {
+            return Hit::sure(why.clone()).map(|hit| hit.severity(Severity::Crit));
+        }
         // During an incident it is bgsafe that lowered it, this one or another.
         let others = e.server.other_guards.is_and(|n| *n > 0) && !e.look.save_ok.is(true);
         let ours = e.seen.variant.is_some() || others;
@@ -119,6 +122,16 @@ pub const REWRITE_PERSISTED_NO: Check = Check {
     severity: Severity::Warn,
     needs: &[Source::Config, Source::Info],
     when: |e| {
+        match e.seen.rewritten.get() {
+            Some(0) => return None,
+            Some(n) => {
+                let says = format!(
+                    "CONFIG REWRITE ran {n} times from elsewhere while bgsafe had the switch down: the file says no"
+                );
+                return Hit::sure(says).map(|hit| hit.severity(Severity::Crit));
+            }
+            None => {}
+        }
         let file = e.server.config_file.known().filter(|file| !file.is_empty())?;
         let rewrites = e.server.config_rewrites.get().filter(|n| *n > 0)?;
         match e.look.knob.is("no".to_string()) {

@@ -141,12 +141,15 @@ prop_compose! {
         refusal in prop::option::of(prop::sample::select(vec![FULL, EIO, "", ": "]).prop_map(str::to_string)),
         failures in prop_oneof![0..3u32, any::<u32>()], fork_failed in any::<bool>(), oom_kills_before in prop::option::of(any::<u64>()),
         secs_ahead in prop::option::of(any::<u64>()),
+        rewritten in prop::option::of(0..3u64).prop_map(Fact::from), left_off in prop::option::of(Just("because".to_string())),
         healthy in prop::option::of((prop::sample::select(vec!["/data", "/", "x"]), prop::option::of((0..3u32, 0..3u32)), prop::option::of(any::<u32>()))),
     ) -> Evidence {
         let healthy = healthy.map(|(dir, owner, mode)| Healthy {
             dir: dir.into(), dbfilename: "dump.rdb".into(), save: String::new(), owner, mode,
         });
-        let seen = Seen { variant, refusal, failures, fork_failed, oom_kills_before, pings: None, config_denied: None };
+        let seen = Seen {
+            variant, refusal, failures, fork_failed, oom_kills_before, pings: None, config_denied: None, rewritten, left_off,
+        };
         let ahead = secs_ahead.map(Duration::from_secs);
         let ahead = Ahead { disk: ahead, memory: ahead, cgroup: ahead, commit: ahead };
         Evidence { address: "h:1".into(), look, server, host, healthy, ahead, seen }

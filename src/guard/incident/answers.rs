@@ -29,9 +29,16 @@ impl Guard {
             Answer::Looked(look) => self.looked(now, *look),
             Answer::Inquired(found) => self.inquired(now, found.0, found.1),
             Answer::Applied(result) => self.stepped(now, result.map(|()| "accepted".into())),
-            Answer::Lowered { previous, heard } => self.lowered(now, sightings, &previous, heard),
+            Answer::Lowered { previous, heard, rewrites } => {
+                self.lowered(now, sightings, &previous, heard, &rewrites);
+            }
             Answer::NotLowered(why) => self.not_lowered(now, why),
-            Answer::Restored { reads, heard } => self.restored(now, sightings, &reads, heard),
+            Answer::Restored { reads, heard, rewrites } => {
+                self.restored(now, sightings, &reads, heard, &rewrites);
+            }
+            Answer::Rewritten(said) => self.rewritten(now, said),
+            Answer::NotRewritten(why) => self.not_rewritten(now, why),
+            Answer::Counted(rewrites) => self.counted(now, &rewrites),
             Answer::NotOurs { found } => self.taken_over(now, format!("it reads {found}")),
             Answer::NotRestored(why) => {
                 self.say(now, "switch not restored", why);
@@ -187,7 +194,7 @@ impl Guard {
 
     // ---- the switch ----
 
-    fn lowered(&mut self, now: Now, sightings: u64, previous: &str, heard: Heard) {
+    fn lowered(&mut self, now: Now, sightings: u64, previous: &str, heard: Heard, rewrites: &Fact<u64>) {
         let in_doubt = std::mem::take(&mut self.lower_in_doubt);
         if previous == "no" && !in_doubt && !mutant!(TakesAnOperatorsNoForYes) {
             // Somebody else's `no`, read in the transaction itself: ours changed nothing.
@@ -208,6 +215,7 @@ impl Guard {
         self.lowered = true;
         self.neighbours.lowered_as_replica = self.is_replica();
         self.lowered_at = (now.unix_ms, changes);
+        self.count_from(now, self.debt.as_ref().map(|debt| debt.run_id.clone()), rewrites);
         self.saver = Saver::default();
         // What was seen before is what we changed.
         self.look = None;
@@ -233,7 +241,7 @@ impl Guard {
         self.due = if lasting { now.mono } else { now.mono + LOOK_EVERY };
     }
 
-    fn restored(&mut self, now: Now, sightings: u64, reads: &str, heard: Heard) {
+    fn restored(&mut self, now: Now, sightings: u64, reads: &str, heard: Heard, rewrites: &Fact<u64>) {
         let owed = self.debt.as_ref().map_or("yes", |debt| debt.owed.as_str());
         if reads != owed {
             self.say(now, "switch not restored", format!("it reads {reads}, not {owed}"));
@@ -255,6 +263,7 @@ impl Guard {
             return;
         }
         self.say(now, "switch restored", format!("it reads {reads}"));
+        self.counted_last(now, rewrites);
         self.put_back(now);
         match heard {
             Heard::Pong => {

@@ -166,6 +166,7 @@ impl Guard {
             return;
         }
         self.learn_rights(now, &server.rights);
+        self.counted_in_peace(now, &server.config_rewrites);
         self.care.stage = Stage::Examining;
         self.care.own_pings = self.pings_refused;
         self.care.look = look.clone();
@@ -206,6 +207,7 @@ impl Guard {
         if server.whoami.known().is_none() {
             server.whoami = Fact::Known(self.settings.user.clone());
         }
+        let (rewritten, left_off) = self.rewrites_seen();
         let newest = self.look.as_ref().map_or(&self.care.look, |(_, look)| look);
         Evidence {
             address: self.settings.address.clone(),
@@ -222,6 +224,8 @@ impl Guard {
                 oom_kills_before: self.care.oom_kills_before,
                 pings: Some((self.care.pings_before.unwrap_or(0), self.care.own_pings)),
                 config_denied: self.config_refused.clone(),
+                rewritten,
+                left_off,
             },
         }
     }

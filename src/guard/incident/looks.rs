@@ -16,6 +16,7 @@ use crate::posture::{Posture, Variant};
 impl Guard {
     pub(super) fn looked(&mut self, now: Now, look: Look) {
         self.look = Some((now.mono, look.clone()));
+        self.forgive(&look);
         if self.lowered {
             let changes = self.exposure(now).changes;
             if let Some(journal) = &mut self.journal {
@@ -55,6 +56,7 @@ impl Guard {
     /// The first look of a connection, against the debt: what did we, or our last life, leave?
     fn reconcile(&mut self, now: Now, look: &Look) {
         self.claim_stray(look);
+        self.compare_process(now, look);
         let Some(debt) = self.debt.clone() else {
             self.reconciled = true;
             self.due = now.mono;
@@ -136,6 +138,9 @@ impl Guard {
         self.lowered = true;
         self.lower_in_doubt = false;
         self.suspicious = true;
+        if let Some(debt) = self.debt.clone() {
+            self.count_anew(now, &debt.run_id);
+        }
         if matches!(self.unwind, Some(Unwind::Spent | Unwind::Frozen)) {
             return;
         }

@@ -14,6 +14,7 @@ pub(crate) struct Counters {
     pub last_save: u64,
     pub saves: u64,
     pub misconf: u64,
+    pub rewrites: u64,
 }
 
 impl Guard {
@@ -48,5 +49,6 @@ impl Guard {
         self.care.found.iter().for_each(|found| found.check.id.hash(h));
         self.care.print(h);
         self.neighbours.print(now, h);
+        self.rewrites.print(now, than.rewrites, h);
     }
 }

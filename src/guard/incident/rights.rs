@@ -18,6 +18,10 @@ impl Guard {
             Answer::Probed { heard: Heard::Pong | Heard::Refused(..), .. } => (Right::Ping, Word::Allowed),
             Answer::Probed { heard: Heard::Other(why), .. } => (Right::Ping, Word::of_error(why)),
             Answer::Lowered { .. } | Answer::Restored { .. } => (Right::ConfigSet, Word::Allowed),
+            Answer::Rewritten(Ok(_)) => (Right::ConfigRewrite, Word::Allowed),
+            Answer::Rewritten(Err(why)) | Answer::NotRewritten(why) => {
+                (Right::ConfigRewrite, Word::of_error(why))
+            }
             Answer::NotLowered(why) => (Right::ConfigSet, Word::of_error(why)),
             Answer::Bgsave(BgsaveReply::Denied(why)) => (Right::Bgsave, Word::of_error(why)),
             Answer::Bgsave(BgsaveReply::Started | BgsaveReply::Scheduled) => (Right::Bgsave, Word::Allowed),
@@ -26,6 +30,7 @@ impl Guard {
             | Answer::Inquired(_)
             | Answer::Applied(_)
             | Answer::NotOurs { .. }
+            | Answer::Counted(_)
             | Answer::NotRestored(_) => return,
         };
         self.rights.learn(said.0, said.1);

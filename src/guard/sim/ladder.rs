@@ -66,7 +66,8 @@ fn rights(world: &World) -> (Vec<String>, Vec<String>) {
 fn what_the_control_user_may_do_is_known_in_peace() {
     let mut world = World::new(1, settings());
     world.run(1000, &[]);
-    let all = ["ping", "info", "role", "config-get", "config-set", "bgsave", "lastsave", "multi"];
+    let all =
+        ["ping", "info", "role", "config-get", "config-set", "bgsave", "lastsave", "multi", "config-rewrite"];
     assert_eq!(rights(&world), (all.map(String::from).to_vec(), vec![]), "{}", world.story);
     assert!(world.fake.knob && world.sent == 0);
 }
@@ -78,7 +79,7 @@ fn a_denied_config_parks_at_once_and_a_granted_one_lowers() {
     let mut world = World::new(1, settings());
     world.fake.faults = Faults { no_config: true, ..Faults::default() };
     world.run(3000, &[(2000, Hand::Fault(faults)), (2010, Hand::Bgsave)]);
-    assert_eq!(rights(&world).1, ["config-get", "config-set"], "{}", world.story);
+    assert_eq!(rights(&world).1, ["config-get", "config-set", "config-rewrite"], "{}", world.story);
     assert_eq!((world.guard.phase(), world.posture), (Phase::Holding, Posture::Hold), "{}", world.story);
     assert!(!world.story.contains("WriteDebt") && !world.story.contains("Talk(Lower)"), "{}", world.story);
     assert!(world.story.contains("hold-time is short") && world.sent == 1, "{}", world.story);

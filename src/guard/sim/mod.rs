@@ -6,6 +6,7 @@ mod judge;
 mod ladder;
 mod repairs;
 mod replicas;
+mod rewrites;
 mod rng;
 mod scenarios;
 
@@ -38,6 +39,9 @@ enum Hand {
     KillChild,
     Diskless,
     Rewrite,
+    RewriteConfig,
+    /// From now on it has no configuration file.
+    LoseFile,
     Restart,
     Cut,
     Move(&'static str),
@@ -353,9 +357,11 @@ impl World {
             Hand::KillChild => self.fake.kill_child(),
             Hand::Diskless => self.fake.diskless_sync(self.now),
             Hand::Rewrite => self.fake.rewrite_aof(self.now),
+            Hand::RewriteConfig => drop(self.fake.execute(self.now, 9, &words("CONFIG REWRITE"))),
+            Hand::LoseFile => self.fake.has_file = false,
             Hand::Restart => {
                 self.fake.restart(self.now);
-                self.wanted = true;
+                self.wanted = self.fake.knob;
                 self.cut();
             }
             Hand::Cut => self.cut(),
@@ -447,6 +453,7 @@ fn settings() -> Settings {
         exposure_changes: 0,
         when_exposed: WhenExposed::Rearm,
         repair: Repair::Redis,
+        repair_rewrite: false,
         hook: false,
         name: "bgsafe:7".into(),
         user: "default".into(),

@@ -48,6 +48,7 @@ impl Params {
                 exposure_changes: config.exposure_changes,
                 when_exposed: config.when_exposed,
                 repair: config.repair,
+                repair_rewrite: config.repair_rewrite,
                 hook: config.repair_hook.is_some(),
                 name,
                 user: user.unwrap_or_else(|| "default".into()),

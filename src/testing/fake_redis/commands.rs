@@ -253,6 +253,9 @@ impl FakeRedis {
 
     fn config(&mut self, argv: &[Vec<u8>]) -> Vec<u8> {
         let word = |n: usize| String::from_utf8_lossy(argv.get(n).map_or(&[][..], |w| w)).into_owned();
+        if word(1).eq_ignore_ascii_case("REWRITE") {
+            return self.rewrite();
+        }
         let (verb, name, value) = (word(1).to_ascii_uppercase(), word(2).to_ascii_lowercase(), word(3));
         let known = match name.as_str() {
             "stop-writes-on-bgsave-error" => if self.knob { "yes" } else { "no" }.to_string(),
@@ -300,17 +303,32 @@ impl FakeRedis {
         }
     }
 
+    /// `config.c:configRewriteCommand`: what is live goes into the file.
+    fn rewrite(&mut self) -> Vec<u8> {
+        if !self.has_file {
+            return self.error("ERR The server is running without a config file");
+        }
+        self.configured_knob = self.knob;
+        self.rewrites += 1;
+        b"+OK\r\n".to_vec()
+    }
+
     fn info(&self, now: u64) -> String {
         let status = |ok: bool| if ok { "ok" } else { "err" };
         let misconf =
             self.errors.get("MISCONF").map_or(String::new(), |n| format!("errorstat_MISCONF:count={n}\r\n"));
+        let rewrites = match (self.counts_subcommands, self.rewrites) {
+            (true, 0) => "cmdstat_config|get:calls=1,failed_calls=0\r\n".to_string(),
+            (true, n) => format!("cmdstat_config|rewrite:calls={n},rejected_calls=0,failed_calls=0\r\n"),
+            (false, _) => String::new(),
+        };
         format!(
             "# Server\r\nredis_version:7.0.15\r\nprocess_id:77\r\nrun_id:{}\r\nserver_time_usec:{}\r\n\
              # Persistence\r\nloading:0\r\nrdb_changes_since_last_save:{}\r\nrdb_bgsave_in_progress:{}\r\n\
              rdb_last_save_time:{}\r\nrdb_last_bgsave_status:{}\r\nrdb_saves:{}\r\naof_rewrite_in_progress:{}\r\n\
              aof_last_write_status:{}\r\nmodule_fork_in_progress:0\r\n\
              # Stats\r\ntotal_error_replies:{}\r\n# Replication\r\nrole:{}\r\n# Errorstats\r\n{misconf}\
-             # Commandstats\r\ncmdstat_ping:calls=1,rejected_calls={}\r\n",
+             # Commandstats\r\ncmdstat_ping:calls=1,rejected_calls={}\r\n{rewrites}",
             self.run_id(),
             now * 1000,
             self.dirty,

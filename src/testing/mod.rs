@@ -14,6 +14,7 @@
 //! But for [`fake_redis`] it refuses to know sessions, guard and gate. The lab judges bgsafe from outside, as an application and an operator would.
 
 pub mod client;
+pub mod failover;
 pub mod fake_redis;
 pub mod faults;
 pub mod find;

@@ -154,6 +154,7 @@ impl Guarded {
             },
             state_dir: state.into(),
             hold_bytes: 1 << 20,
+            turns: Default::default(),
         };
         let shutdown = CancellationToken::new();
         let supervisor = spawn(params, gate.clone(), metrics.clone(), shutdown.clone()).unwrap();

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bgsafe::admin::{self, Status, View};
+use bgsafe::guard::feed::PhaseChange;
 use bgsafe::guard::record::{DebtView, Entry, Exposure, Held, Incident, Phase, RightsView, UpstreamStatus};
 use bgsafe::metrics::Metrics;
 use bgsafe::posture::Variant;
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 struct World {
@@ -27,6 +29,9 @@ impl View for World {
     }
     fn incident(&self, id: &str) -> Option<Incident> {
         self.incidents.iter().find(|i| i.id == id).cloned()
+    }
+    fn turns(&self) -> broadcast::Receiver<PhaseChange> {
+        broadcast::channel(1).1
     }
     fn metrics(&self) -> &Metrics {
         &self.metrics

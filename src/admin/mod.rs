@@ -1,7 +1,8 @@
-//! HTTP for people, probes and dashboards: health, metrics text, status and incidents as JSON.
+//! HTTP for people, probes and dashboards: the status page, health, metrics text, status and incidents as JSON.
 //!
 //! Refuses to know how to act: every path is a GET, and nothing here changes anything. What it shows
-//! comes through [`View`]; what it says is decided by [`readiness`] and the table in `routes`.
+//! comes through [`View`]; what it says is decided by [`readiness`] and the table in `routes`. The page
+//! (`page/`) is three files in the program: it asks nobody but us.
 //!
 //! Invariant: whatever a peer sends, it holds at most one of [`CONNECTIONS_MAX`] places, a few KiB,
 //! and for no longer than [`HEAD_TIME`] before its request is complete.
@@ -13,16 +14,21 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::guard::feed::PhaseChange;
 use crate::guard::record::{Incident, Phase, UpstreamStatus};
 use crate::metrics::Metrics;
+use history::History;
 
 pub mod client;
+mod events;
+pub mod history;
 pub mod openmetrics;
+mod postmortem;
 mod routes;
 
 pub use routes::router;
@@ -44,6 +50,8 @@ pub trait View: Send + Sync + 'static {
     fn incidents(&self) -> Vec<Incident>;
     /// The incident of this id.
     fn incident(&self, id: &str) -> Option<Incident>;
+    /// Turns of incidents from now on. A reader that is too slow misses some.
+    fn turns(&self) -> broadcast::Receiver<PhaseChange>;
     /// All counters.
     fn metrics(&self) -> &Metrics;
     /// Are the listeners accepting? False before they are bound and while they drain.
@@ -109,7 +117,9 @@ pub fn readiness(serving: bool, upstreams: &[UpstreamStatus]) -> Readiness {
 /// Serves until `shutdown`. Broken connections end alone.
 pub async fn serve(listener: TcpListener, view: Arc<dyn View>, shutdown: CancellationToken) {
     let loopback = listener.local_addr().is_ok_and(|at| at.ip().is_loopback());
-    let router = router(view, loopback);
+    let history = Arc::new(History::default());
+    let sampler = tokio::spawn(history::record(Arc::clone(&view), Arc::clone(&history), shutdown.clone()));
+    let router = router(view, history, loopback, shutdown.clone());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let open = TaskTracker::new();
     loop {
@@ -137,6 +147,8 @@ pub async fn serve(listener: TcpListener, view: Arc<dyn View>, shutdown: Cancell
     }
     open.close();
     let _ = tokio::time::timeout(DRAIN_TIME, open.wait()).await;
+    // It ends with `shutdown` too; a panic in it would only have cost the plots.
+    let _ = sampler.await;
 }
 
 async fn converse(stream: TcpStream, router: axum::Router, shutdown: CancellationToken) {

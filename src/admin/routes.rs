@@ -16,14 +16,24 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
-use super::{Readiness, Status, View, openmetrics, readiness};
+use super::events::{self, STREAMS_MAX};
+use super::history::History;
+use super::{Readiness, Status, View, openmetrics, postmortem, readiness};
 
-/// Nothing here is to be cached, framed, guessed at or run.
+/// Nothing here is to be cached, framed or guessed at, and only the page's own script runs.
 const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    (CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    (
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
+    ),
     (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
 ];
@@ -31,38 +41,64 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
 /// The names by which a loopback listener may be called.
 const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
+/// The page: path, type, text.
+const PAGE: [(&str, &str, &str); 3] = [
+    ("/", "text/html; charset=utf-8", include_str!("page/page.html")),
+    ("/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
+    ("/page.js", "text/javascript; charset=utf-8", include_str!("page/page.js")),
+];
+
 const INDEX: &str = concat!(
     "bgsafe ",
     env!("CARGO_PKG_VERSION"),
     "\n\n",
-    "GET /healthz             200 while the process serves\n",
-    "GET /readyz              200 when applications can be served, else 503\n",
-    "GET /metrics             OpenMetrics text\n",
-    "GET /api/status          state of every upstream, JSON\n",
-    "GET /api/incidents       incidents, newest first, JSON\n",
-    "GET /api/incidents/{id}  one incident with its timeline, JSON\n",
+    "GET /                       the status page\n",
+    "GET /healthz                200 while the process serves\n",
+    "GET /readyz                 200 when applications can be served, else 503\n",
+    "GET /metrics                OpenMetrics text\n",
+    "GET /api/status             state of every upstream, JSON\n",
+    "GET /api/incidents          incidents, newest first, JSON\n",
+    "GET /api/incidents/{id}     one incident with its timeline, JSON\n",
+    "GET /api/incidents/{id}.md  the same, Markdown\n",
+    "GET /api/history            the last fifteen minutes, a sample a second, JSON\n",
+    "GET /api/events             status every second and turns of incidents, server-sent events\n",
 );
 
 #[derive(Clone)]
 struct Admin {
     view: Arc<dyn View>,
     text: Arc<openmetrics::Exposition>,
+    history: Arc<History>,
+    /// For those who watch.
+    seats: Arc<Semaphore>,
+    shutdown: CancellationToken,
     loopback: bool,
 }
 
 /// All routes. `loopback`: is the listener bound to the machine itself? Then only its own names are
 /// answered to, so that a web page cannot point its own host name here (DNS rebinding) and read.
-pub fn router(view: Arc<dyn View>, loopback: bool) -> Router {
-    let admin = Admin { text: Arc::new(openmetrics::Exposition::new(Arc::clone(&view))), view, loopback };
-    Router::new()
-        .route("/", get(async || INDEX))
+pub fn router(
+    view: Arc<dyn View>,
+    history: Arc<History>,
+    loopback: bool,
+    shutdown: CancellationToken,
+) -> Router {
+    let text = Arc::new(openmetrics::Exposition::new(Arc::clone(&view)));
+    let seats = Arc::new(Semaphore::new(STREAMS_MAX));
+    let admin = Admin { view, text, history, seats, shutdown, loopback };
+    let page = PAGE.into_iter().fold(Router::new(), |router, (path, kind, text)| {
+        router.route(path, get(async move || ([(CONTENT_TYPE, kind)], text)))
+    });
+    page.route("/api", get(async || INDEX))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/status", get(status))
         .route("/api/incidents", get(incidents))
         .route("/api/incidents/{id}", get(incident))
-        .fallback(async || refuse(StatusCode::NOT_FOUND, "no such path; GET / lists them"))
+        .route("/api/history", get(samples))
+        .route("/api/events", get(events))
+        .fallback(async || refuse(StatusCode::NOT_FOUND, "no such path; GET /api lists them"))
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(admin.clone(), guarded))
         .with_state(admin)
@@ -89,10 +125,27 @@ async fn incidents(State(admin): State<Admin>) -> Response {
     Json(admin.view.incidents()).into_response()
 }
 
-async fn incident(State(admin): State<Admin>, Path(id): Path<String>) -> Response {
-    match admin.view.incident(&id) {
+/// As JSON, or with `.md` behind the id as Markdown.
+async fn incident(State(admin): State<Admin>, Path(name): Path<String>) -> Response {
+    let (id, as_text) = name.strip_suffix(".md").map_or((name.as_str(), false), |id| (id, true));
+    match admin.view.incident(id) {
+        Some(incident) if as_text => {
+            let kind = "text/markdown; charset=utf-8";
+            ([(CONTENT_TYPE, kind)], postmortem::markdown(&incident)).into_response()
+        }
         Some(incident) => Json(incident).into_response(),
         None => refuse(StatusCode::NOT_FOUND, "no such incident; GET /api/incidents lists them"),
+    }
+}
+
+async fn samples(State(admin): State<Admin>) -> Response {
+    Json(admin.history.all()).into_response()
+}
+
+async fn events(State(admin): State<Admin>) -> Response {
+    match Arc::clone(&admin.seats).try_acquire_owned() {
+        Ok(seat) => events::stream(admin.view, admin.history, admin.shutdown, seat).into_response(),
+        Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many watch already; GET /api/status answers"),
     }
 }
 

@@ -18,6 +18,7 @@ struct Still {
     metrics: Metrics,
     upstream: UpstreamStatus,
     incidents: Vec<Incident>,
+    turns: broadcast::Sender<PhaseChange>,
     serving: bool,
     started: Instant,
 }
@@ -31,6 +32,9 @@ impl View for Still {
     }
     fn incident(&self, id: &str) -> Option<Incident> {
         self.incidents.iter().find(|i| i.id == id).cloned()
+    }
+    fn turns(&self) -> broadcast::Receiver<PhaseChange> {
+        self.turns.subscribe()
     }
     fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -90,6 +94,7 @@ fn still() -> Still {
         metrics: Metrics::new(2),
         upstream: upstream(),
         incidents: vec![incident("b"), incident("a")],
+        turns: broadcast::channel(8).0,
         serving: true,
         started: Instant::now(),
     }
@@ -130,7 +135,13 @@ impl Served {
 async fn every_path_answers_and_everything_else_is_refused_with_the_strict_headers() {
     let served = served(still()).await;
     for (method, path, code, says) in [
-        ("GET", "/", 200, "/api/incidents/{id}"),
+        ("GET", "/", 200, "<!doctype html>"),
+        ("GET", "/page.js", 200, "text/javascript"),
+        ("GET", "/page.css", 200, "text/css"),
+        ("GET", "/api", 200, "/api/incidents/{id}"),
+        ("GET", "/api/history", 200, "[]"),
+        ("GET", "/api/incidents/a.md", 200, "# Incident a: 127.0.0.1:6379"),
+        ("GET", "/api/incidents/none.md", 404, r#"{"error":"no such incident"#),
         ("GET", "/healthz", 200, "ok"),
         ("GET", "/readyz", 200, r#"{"ready":true,"reason":"the upstream answers and saves"}"#),
         ("GET", "/metrics", 200, "# EOF\n"),
@@ -171,6 +182,69 @@ async fn a_head_that_never_ends_is_cut_off() {
     let endless = format!("GET / HTTP/1.1\r\nHost: localhost\r\nx: {}", "y".repeat(64 << 10));
     let (code, _) = served.raw(&endless).await;
     assert_eq!(code, 431);
+}
+
+/// What came of a stream of events so far, until `enough` of it is there.
+async fn watched(served: &Served, enough: impl Fn(&str) -> bool) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(served.at).await.expect("listening");
+    let head = "GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let (mut text, mut buf) = (String::new(), [0; 4096]);
+    while !enough(&text) {
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buf));
+        let n = read.await.expect("in time").expect("no error");
+        assert!(n > 0, "ended early: {text}");
+        text.push_str(&String::from_utf8_lossy(&buf[..n]));
+    }
+    (stream, text)
+}
+
+#[tokio::test]
+async fn who_watches_sees_the_status_each_second_and_turns_at_once() {
+    let view = still();
+    let turns = view.turns.clone();
+    let served = served(view).await;
+    let (_open, text) = watched(&served, |text| text.contains("event: status")).await;
+    assert!(text.contains(r#""address":"127.0.0.1:6379""#) && text.contains("text/event-stream"), "{text}");
+    let watching = tokio::spawn(async move {
+        let seen = watched(&served, |text| text.contains("event: phase")).await;
+        (seen, served)
+    });
+    let turn = PhaseChange {
+        at: "10:15".into(),
+        upstream: "127.0.0.1:6379".into(),
+        phase: Phase::Stuck,
+        event: "saves keep failing".into(),
+        detail: String::new(),
+        incident: None,
+    };
+    while !watching.is_finished() {
+        let _ = turns.send(turn.clone());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ((_, text), served) = watching.await.expect("no panic");
+    assert!(text.contains(r#""phase":"stuck""#), "{text}");
+    served.shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(5), served.task).await.expect("in time").expect("no panic");
+}
+
+#[tokio::test]
+async fn those_who_watch_never_keep_a_probe_out() {
+    let served = served(still()).await;
+    let mut open = Vec::new();
+    for _ in 0..events::STREAMS_MAX {
+        open.push(watched(&served, |text| text.contains("event: status")).await);
+    }
+    let (code, text) = served.ask("GET", "/api/events").await;
+    assert_eq!((code, text.contains("too many watch")), (503, true), "{text}");
+    assert_eq!(served.ask("GET", "/healthz").await.0, 200);
+    drop(open);
+    let again = async {
+        while served.ask("HEAD", "/api/events").await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), again).await.expect("a seat is given back");
 }
 
 #[tokio::test]

@@ -20,6 +20,8 @@ use crate::metrics::{HoldEnd, Metrics};
 pub struct PhaseChange {
     /// RFC 3339.
     pub at: String,
+    /// Of whom.
+    pub upstream: String,
     /// The phase after it.
     pub phase: Phase,
     /// What happened.
@@ -30,6 +32,28 @@ pub struct PhaseChange {
     pub incident: Option<String>,
 }
 
+/// The live feed. Who is told by one clone is told by all.
+#[derive(Clone, Debug)]
+pub struct Turns(broadcast::Sender<PhaseChange>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Turns(broadcast::channel(256).0)
+    }
+}
+
+impl Turns {
+    /// Phase changes from now on. A reader that is too slow misses some.
+    pub fn subscribe(&self) -> broadcast::Receiver<PhaseChange> {
+        self.0.subscribe()
+    }
+
+    /// Nobody listening is no error.
+    pub fn tell(&self, change: PhaseChange) {
+        let _ = self.0.send(change);
+    }
+}
+
 /// What everybody may read while the guard works.
 #[derive(Debug)]
 pub struct Shared {
@@ -37,17 +61,11 @@ pub struct Shared {
     status: Mutex<UpstreamStatus>,
     /// Newest first; the open one, if any, is the first.
     incidents: Mutex<VecDeque<Incident>>,
-    changes: broadcast::Sender<PhaseChange>,
 }
 
 impl Shared {
     pub(super) fn new(gate: Arc<Gate>, status: UpstreamStatus, incidents: Vec<Incident>) -> Self {
-        Shared {
-            gate,
-            status: Mutex::new(status),
-            incidents: Mutex::new(incidents.into()),
-            changes: broadcast::channel(256).0,
-        }
+        Shared { gate, status: Mutex::new(status), incidents: Mutex::new(incidents.into()) }
     }
 
     /// `upstreams[…]` of `/api/status`, as of now.
@@ -67,18 +85,8 @@ impl Shared {
         lock(&self.incidents).iter().find(|incident| incident.id == id).cloned()
     }
 
-    /// Phase changes from now on. A reader that is too slow misses some.
-    pub fn subscribe(&self) -> broadcast::Receiver<PhaseChange> {
-        self.changes.subscribe()
-    }
-
     pub(super) fn set_status(&self, status: UpstreamStatus) {
         *lock(&self.status) = status;
-    }
-
-    /// Nobody listening is no error.
-    pub(super) fn tell(&self, change: PhaseChange) {
-        let _ = self.changes.send(change);
     }
 
     pub(super) fn keep(&self, incident: Incident) {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -18,6 +19,7 @@ use crate::admin::{self, View};
 use crate::command::Table;
 use crate::config::{Address, Config, Policy, ReplayScripts};
 use crate::gate::Gate;
+use crate::guard::feed::{PhaseChange, Turns};
 use crate::guard::fleet::{self, Crew};
 use crate::guard::record::{Incident, UpstreamStatus};
 use crate::guard::store::StoreError;
@@ -105,7 +107,7 @@ async fn serve(config: Config) -> Result<(), RunError> {
     let shared = Arc::new(shared(&config, route));
     let metrics = Arc::new(Metrics::new(config.workers));
     let params = Params::new(&config);
-    let endpoint = params.endpoint.clone();
+    let (endpoint, turns) = (params.endpoint.clone(), params.turns.clone());
     let guard = fleet::spawn(params, Arc::clone(&gate), Arc::clone(&metrics), closing.clone())?;
     let workers: io::Result<Vec<_>> = (0..config.workers)
         .map(|n| {
@@ -124,6 +126,7 @@ async fn serve(config: Config) -> Result<(), RunError> {
     }
     let house = Arc::new(House {
         guard: Arc::clone(&guard.crew),
+        turns,
         metrics,
         serving: AtomicBool::new(true),
         started: Instant::now(),
@@ -191,6 +194,7 @@ fn shared(config: &Config, route: Arc<Route>) -> Shared {
 /// What the admin room sees of the world.
 struct House {
     guard: Arc<Crew>,
+    turns: Turns,
     metrics: Arc<Metrics>,
     serving: AtomicBool,
     started: Instant,
@@ -207,6 +211,10 @@ impl View for House {
 
     fn incident(&self, id: &str) -> Option<Incident> {
         self.guard.incident(id)
+    }
+
+    fn turns(&self) -> broadcast::Receiver<PhaseChange> {
+        self.turns.subscribe()
     }
 
     fn metrics(&self) -> &Metrics {

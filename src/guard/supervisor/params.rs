@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::alerts::Sinks;
 use crate::config::Config;
 use crate::control::Endpoint;
+use crate::guard::feed::Turns;
 use crate::guard::policy::Settings;
 use crate::host::{self, Host};
 
@@ -25,6 +26,8 @@ pub struct Params {
     pub state_dir: std::path::PathBuf,
     /// Bytes that may wait before one server.
     pub hold_bytes: u64,
+    /// Told of the same, for whoever watches: one feed for all servers.
+    pub turns: Turns,
 }
 
 impl Params {
@@ -58,6 +61,7 @@ impl Params {
             },
             state_dir: config.state_dir.clone(),
             hold_bytes: config.hold_bytes,
+            turns: Turns::default(),
             host: host::here(),
             hook: config.repair_hook.clone(),
             alerts: Sinks { url: config.alert_url.clone(), command: config.alert_command.clone() },

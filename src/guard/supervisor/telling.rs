@@ -29,8 +29,15 @@ impl Shell {
             }
         }
         if tone == Tone::Turn {
-            let (at, event) = (at.clone(), event.to_string());
-            self.shared.tell(PhaseChange { at, phase, event, detail: detail.clone(), incident });
+            let (at, upstream, event) = (at.clone(), upstream.clone(), event.to_string());
+            self.params.turns.tell(PhaseChange {
+                at,
+                upstream,
+                phase,
+                event,
+                detail: detail.clone(),
+                incident,
+            });
         }
         match tone {
             Tone::Aside | Tone::Note | Tone::Caution => {}

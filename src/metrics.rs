@@ -230,6 +230,8 @@ pub struct GuardStats {
     pub alerts: [[u64; AlertEnd::ALL.len()]; AlertSink::ALL.len()],
     /// When nothing will be, at the present pace.
     pub ahead: Ahead,
+    /// Copies of the data: taken, failed.
+    pub copies: [u64; 2],
 }
 
 /// Longest duration the guard's histograms tell apart: a day.
@@ -256,6 +258,7 @@ impl GuardStats {
             headroom: Headroom::default(),
             alerts: Default::default(),
             ahead: Ahead::default(),
+            copies: [0; 2],
         }
     }
 
@@ -272,6 +275,11 @@ impl GuardStats {
     /// So many alerts ended.
     pub fn alerted(&mut self, sink: AlertSink, end: AlertEnd, n: u64) {
         self.alerts[sink as usize][end as usize] += n;
+    }
+
+    /// A copy was taken, or failed.
+    pub fn copied(&mut self, taken: bool) {
+        self.copies[usize::from(!taken)] += 1;
     }
 
     /// A remedy ended.

@@ -135,8 +135,10 @@ impl Guarded {
             host: bgsafe::host::here(),
             hook: None,
             alerts: Default::default(),
+            escrow: None,
             endpoint: endpoint(address, "bgsafe:test"),
             settings: Settings {
+                escrow: Default::default(),
                 repair: Repair::Redis,
                 repair_rewrite: false,
                 hook: false,

@@ -58,6 +58,7 @@ fn world() -> World {
         policy: "mitigate".into(),
         debt: None,
         exposure: Exposure::default(),
+        escrow: None,
         findings: Vec::new(),
         rights: RightsView::default(),
         held: Held::default(),

@@ -83,7 +83,7 @@ const fn family(name: &'static str, kind: Kind, help: &'static str, read: fn(&Se
 
 /// Names without prefix, unit and `_total`: the encoder adds those.
 #[rustfmt::skip]
-const FAMILIES: [Family; 25] = [
+const FAMILIES: [Family; 28] = [
     family("build_info", Kind::Gauge, "What is running, always 1",
         |_| vec![(label("version", env!("CARGO_PKG_VERSION")), 1)]),
     family("connections", Kind::Gauge, "Connected clients",
@@ -115,6 +115,12 @@ const FAMILIES: [Family; 25] = [
         |s| s.guard.headroom.each().into_iter().filter_map(|(resource, left)| Some((label("resource", resource), left?))).collect()),
     family("persistence_headroom_ends", Kind::Seconds, "When that will be gone at the pace of the last hour. Absent: not foretold",
         |s| s.guard.ahead.each().into_iter().filter_map(|(resource, ahead)| Some((label("resource", resource), signed(ahead?.as_secs())))).collect()),
+    family("escrow_copies", Kind::Counter, "Copies of the data fetched onto bgsafe's disk, by result",
+        |s| each([(0, "ok"), (1, "failed")], |(at, name)| (label("result", name), s.guard.copies[at]))),
+    family("escrow_copy", Kind::Bytes, "The newest copy; 0 without one",
+        |s| one(s.upstreams.iter().filter_map(|u| Some(u.escrow.as_ref()?.bytes)).max().unwrap_or(0))),
+    family("escrow_copy_age", Kind::Seconds, "Since before the newest copy was asked for; 0 without one",
+        |s| one(s.upstreams.iter().filter_map(|u| Some(u.escrow.as_ref()?.age_secs)).max().unwrap_or(0))),
     family("redirects", Kind::Counter, "Moves of the writes to another server, by result",
         |_| each(["ok", "failed"], |result| (label("result", result), 0))),
     family("alerts", Kind::Counter, "Alerts, by whom they were for and what became of them",

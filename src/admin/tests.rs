@@ -61,6 +61,7 @@ fn upstream() -> UpstreamStatus {
         policy: "mitigate".into(),
         debt: None,
         exposure: Exposure { secs_max: 3600, ..Exposure::default() },
+        escrow: None,
         findings: Vec::new(),
         rights: RightsView::default(),
         held: Held::default(),
@@ -355,6 +356,11 @@ fn every_label_of_every_family_exists_at_zero_from_the_start() {
     for (_, side, why) in crate::metrics::SessionEnd::ALL {
         want("session_ends_total", &[&format!("side=\"{side}\",why=\"{why}\"")], "0");
     }
+    for result in ["ok", "failed"] {
+        want("escrow_copies_total", &[&format!("result=\"{result}\"")], "0");
+    }
+    want("escrow_copy_bytes", &[""], "0");
+    want("escrow_copy_age_seconds", &[""], "0");
     let expected: BTreeSet<_> = expected.iter().map(String::as_str).collect();
     assert_eq!(samples, expected);
 }

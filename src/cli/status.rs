@@ -105,6 +105,12 @@ fn one(u: &UpstreamStatus, paint: Paint, out: &mut String) {
         let value = mood.map_or_else(|| value.clone(), |mood| paint.word(mood, &value, 0));
         let _ = writeln!(out, "  {}  {value}", paint.word(Mood::Faint, name, 9));
     }
+    if let Some(copy) = &u.escrow {
+        let (size, age, path) = (bytes(copy.bytes), seconds(copy.age_secs), clean(&copy.path));
+        let checked = clean(&copy.checked.join(", "));
+        let name = paint.word(Mood::Faint, "copy", 9);
+        let _ = writeln!(out, "  {name}  {size}, {age} old, checked by {checked}: {path}");
+    }
     if !u.rights.denied.is_empty() {
         let denied: Vec<_> = u.rights.denied.iter().map(|name| clean(name)).collect();
         let _ = writeln!(out, "  {}  may not {}", paint.word(Mood::Faint, "rights", 9), denied.join(", "));
@@ -147,7 +153,7 @@ pub fn mood_of(phase: Phase) -> Mood {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::record::{DebtView, Exposure, Held, RightsView};
+    use crate::guard::record::{DebtView, EscrowView, Exposure, Held, RightsView};
 
     fn status() -> Status {
         let upstream = UpstreamStatus {
@@ -163,6 +169,7 @@ mod tests {
             policy: "mitigate".into(),
             debt: None,
             exposure: Exposure { secs_max: 3600, ..Exposure::default() },
+            escrow: None,
             findings: Vec::new(),
             rights: RightsView::default(),
             held: Held::default(),
@@ -207,8 +214,18 @@ mod tests {
             remedy: "df -h /data".into(),
             applied: false,
         });
+        one.escrow = Some(EscrowView {
+            path: "/e/a-1.rdb".into(),
+            bytes: 2048,
+            at: "10:20".into(),
+            age_secs: 61,
+            run_id: "r".into(),
+            keys: None,
+            checked: vec!["end".into(), "sum".into()],
+        });
         let page = text(&status, Paint(false));
         assert!(is_open(&status));
+        assert!(page.contains("1m 1s old, checked by end, sum: /e/a-1.rdb"), "{page}");
         for part in
             ["stuck", "stop-writes-on-bgsave-error yes, since 10:15", "type: df -h /data", "20261122T"]
         {

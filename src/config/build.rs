@@ -17,7 +17,7 @@ use super::rename::{self, Renames};
 use super::units::{count, duration, size};
 use super::url::{self, Upstream};
 use super::{
-    Address, Config, ConfigError, Credentials, Loaded, Policy, Repair, ReplayScripts, Secret, Server,
+    Address, Config, ConfigError, Credentials, Escrow, Loaded, Policy, Repair, ReplayScripts, Secret, Server,
     WhenExposed, World, file, show,
 };
 
@@ -54,6 +54,8 @@ const WHEN_EXPOSED: [(&str, Offer<WhenExposed>); 3] = [
     ("keep", Is(WhenExposed::Keep)),
     ("redirect", NotYet(FOLLOWS_NOBODY)),
 ];
+const ESCROWS: [(&str, Offer<Escrow>); 3] =
+    [("off", Is(Escrow::Off)), ("when-stuck", Is(Escrow::WhenStuck)), ("always", Is(Escrow::Always))];
 const REPAIRS: [(&str, Offer<Repair>); 3] =
     [("redis", Is(Repair::Redis)), ("off", Is(Repair::Off)), ("host", Is(Repair::Host))];
 const REPLAY_SCRIPTS: [(&str, Offer<ReplayScripts>); 3] = [
@@ -69,7 +71,7 @@ type Rule = (fn(&Config) -> bool, &'static str);
 
 /// What must hold between settings, and what to do when it does not.
 #[rustfmt::skip]
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 12] = [
     (|c| c.listen.iter().enumerate().all(|(at, a)| !c.listen[..at].contains(a)),
         "listen names one address twice; remove one"),
     (|c| !c.listen.contains(&c.upstream),
@@ -84,6 +86,9 @@ const RULES: [Rule; 10] = [
     (|c| c.exposure_time.is_zero() || c.exposure_time >= Duration::from_secs(1),
         "exposure-time is less than 1s, too short for any save to be proved; raise it, or set it to 0 for \
          no limit"),
+    (|c| (1..=1000).contains(&c.escrow_keep), "escrow-keep must be from 1 to 1000; to keep none, set escrow to off"),
+    (|c| c.escrow_every >= Duration::from_secs(1),
+        "escrow-every is less than 1s, and each copy is a fork of the server; raise it"),
     (|c| (1..=256).contains(&c.workers), "workers must be from 1 to 256"),
     (|c| (1..=1_000_000).contains(&c.max_clients), "max-clients must be from 1 to 1000000"),
     (|c| c.max_request_bytes >= REQUEST_BYTES_MIN,
@@ -114,6 +119,11 @@ pub fn load(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Load
         exposure_time: words.need(Key::ExposureTime, duration)?,
         exposure_changes: words.need(Key::ExposureChanges, count)?,
         when_exposed: words.need(Key::WhenExposed, |text| choose(&WHEN_EXPOSED, text))?,
+        escrow: words.need(Key::Escrow, |text| choose(&ESCROWS, text))?,
+        escrow_dir: words.maybe(Key::EscrowDir, |text| Ok(PathBuf::from(text)))?,
+        escrow_keep: words.need(Key::EscrowKeep, |text| usize_of(count(text)?))?,
+        escrow_max_bytes: words.need(Key::EscrowMaxBytes, size)?,
+        escrow_every: words.need(Key::EscrowEvery, duration)?,
         repair: words.need(Key::Repair, |text| choose(&REPAIRS, text))?,
         repair_rewrite: words.need(Key::RepairRewrite, |text| choose(&YES_NO, text))?,
         repair_hook: words.maybe(Key::RepairHook, |text| Ok(text.to_owned()))?,

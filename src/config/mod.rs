@@ -81,6 +81,28 @@ pub enum WhenExposed {
     Keep,
 }
 
+/// When a copy of the data is fetched onto bgsafe's own disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Escrow {
+    /// Never.
+    Off,
+    /// When nothing is left to try, or half of the exposure budget is spent.
+    WhenStuck,
+    /// In each incident with open writes, as soon as a save failed.
+    Always,
+}
+
+impl Escrow {
+    /// The word of the option.
+    pub fn name(self) -> &'static str {
+        match self {
+            Escrow::Off => "off",
+            Escrow::WhenStuck => "when-stuck",
+            Escrow::Always => "always",
+        }
+    }
+}
+
 /// How far bgsafe may reach to cure what it found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repair {
@@ -145,6 +167,16 @@ pub struct Config {
     pub exposure_changes: u64,
     /// What happens then.
     pub when_exposed: WhenExposed,
+    /// When a copy of the data is fetched.
+    pub escrow: Escrow,
+    /// Where to; `None`: below the state directory.
+    pub escrow_dir: Option<PathBuf>,
+    /// So many copies are kept.
+    pub escrow_keep: usize,
+    /// Bytes of one at the most; 0 is what the disk holds.
+    pub escrow_max_bytes: u64,
+    /// Between two of them.
+    pub escrow_every: Duration,
     /// What may be cured by itself.
     pub repair: Repair,
     /// May CONFIG REWRITE write the operator's switch over a lowered one in the server's file?

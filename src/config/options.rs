@@ -19,6 +19,11 @@ pub enum Key {
     ExposureTime,
     ExposureChanges,
     WhenExposed,
+    Escrow,
+    EscrowDir,
+    EscrowKeep,
+    EscrowMaxBytes,
+    EscrowEvery,
     Repair,
     RepairHook,
     RepairRewrite,
@@ -37,7 +42,7 @@ pub enum Key {
 }
 
 /// How many options there are.
-pub const COUNT: usize = 26;
+pub const COUNT: usize = 31;
 
 /// What the world is told about one option.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +99,17 @@ pub const OPTIONS: [Row; COUNT] = [
         "How many changes may be unsaved while writes are open; 0 is no limit"),
     row(Key::WhenExposed, "when-exposed", "ACTION", "rearm",
         "When that budget is spent: rearm (writes are refused again) or keep (stay open and go on telling)"),
+    row(Key::Escrow, "escrow", "WHEN", "off",
+        "When a copy of the data is fetched onto bgsafe's own disk, so that exposure counts from it: off, when-stuck \
+         (nothing is left to try, or half of the exposure budget is spent) or always (as soon as a save failed)"),
+    row(Key::EscrowDir, "escrow-dir", "DIR", "",
+        "Where copies are kept [default: escrow below the state directory]"),
+    row(Key::EscrowKeep, "escrow-keep", "COUNT", "2",
+        "How many copies are kept; an older one goes when a newer one is whole, so there is room for one more"),
+    row(Key::EscrowMaxBytes, "escrow-max-bytes", "SIZE", "0",
+        "Largest copy; 0 is what the disk holds but for 64 MiB"),
+    row(Key::EscrowEvery, "escrow-every", "DURATION", "10m",
+        "Pause between two copies: each is a fork of the server"),
     row(Key::Repair, "repair", "REACH", "redis",
         "What may be cured by itself: off, redis (over the control connection) or host (also kernel \
          settings, limits and the data directory of a server on this machine)"),

@@ -57,6 +57,11 @@ fn value(key: Key, config: &Config, server: &Upstream, words: &Layer) -> Option<
             WhenExposed::Rearm => "rearm",
             WhenExposed::Keep => "keep",
         }),
+        Key::Escrow => quoted(config.escrow.name()),
+        Key::EscrowDir => config.escrow_dir.as_ref().and_then(|dir| quoted(&dir.to_string_lossy())),
+        Key::EscrowKeep => Some(config.escrow_keep.to_string()),
+        Key::EscrowMaxBytes => quoted(&size_text(config.escrow_max_bytes)),
+        Key::EscrowEvery => quoted(&duration_text(config.escrow_every)),
         Key::Repair => quoted(match config.repair {
             Repair::Off => "off",
             Repair::Redis => "redis",

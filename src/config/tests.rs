@@ -82,6 +82,11 @@ fn the_defaults_are_those_of_the_contract() {
         exposure_time: Duration::from_secs(3600),
         exposure_changes: 0,
         when_exposed: WhenExposed::Rearm,
+        escrow: Escrow::Off,
+        escrow_dir: None,
+        escrow_keep: 2,
+        escrow_max_bytes: 0,
+        escrow_every: Duration::from_secs(600),
         repair: Repair::Redis,
         repair_rewrite: false,
         repair_hook: None,
@@ -121,6 +126,7 @@ fn the_example_file_parses_and_says_the_defaults() {
     assert_eq!(
         Config {
             credentials: None,
+            escrow_dir: None,
             repair_hook: None,
             alert_url: None,
             alert_command: None,

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock, statvfs};
 
 use crate::guard::escrow::{PullError, Snapshot};
+use crate::guard::store::file_name;
 
 /// What stays free of our own disk: the debt's page and the records are small, but they must go there.
 pub const RESERVE: u64 = 64 << 20;
@@ -36,7 +37,7 @@ impl Keep {
     /// each of at most `bytes_max`, where 0 is what the disk holds.
     pub fn open(dir: &Path, address: &str, keep: usize, bytes_max: u64) -> io::Result<Keep> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let keep = Keep { dir: dir.to_path_buf(), stem: stem(address), keep: keep.max(1), bytes_max };
+        let keep = Keep { dir: dir.to_path_buf(), stem: file_name(address), keep: keep.max(1), bytes_max };
         for path in keep.named(PART) {
             // A living bgsafe holds a lock on its part.
             let part = File::open(&path);
@@ -181,13 +182,6 @@ fn write_note(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
 
 fn ours(path: &Path, error: &io::Error) -> PullError {
     PullError::passing(format!("host: {}: {error}", path.display()))
-}
-
-fn stem(address: &str) -> String {
-    address
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' })
-        .collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 mod answers;
 mod care;
+mod escrow;
 mod facts;
 mod hands;
 mod looks;
@@ -28,6 +29,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::care::Care;
+use self::escrow::Copies;
 pub use self::messages::{Action, Event, News, Now, Tone};
 use self::neighbours::Neighbours;
 use self::rewrites::Rewrites;
@@ -134,6 +136,7 @@ pub struct Guard {
     care: Care,
     neighbours: Neighbours,
     rewrites: Rewrites,
+    copies: Copies,
     /// The newest refusal that we heard, in the server's words.
     refusal: Option<String>,
     past: Past,
@@ -190,6 +193,7 @@ impl Guard {
             care: Care::default(),
             neighbours: Neighbours::default(),
             rewrites: Rewrites::default(),
+            copies: Copies::default(),
             refusal: None,
             past: Past::default(),
             lowered_at: (0, 0),
@@ -247,6 +251,7 @@ impl Guard {
             Event::Stored(result) => self.stored(now, result),
             Event::Examined(host) => self.examined(now, *host),
             Event::Changed(errand, result) => self.changed(now, errand, result),
+            Event::Pulled(result) => self.pulled(now, result),
             Event::Hooked(id, result) => self.hooked(now, &id, result),
             Event::Endangered { known, asked } => self.endangered(now, known, asked),
             Event::Roused => self.roused(now),

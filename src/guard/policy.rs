@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::escrow::plan::Plan;
 use crate::config::{Policy, Repair, WhenExposed};
 use crate::posture::Variant;
 
@@ -23,6 +24,8 @@ pub struct Settings {
     pub exposure_changes: u64,
     /// What happens then.
     pub when_exposed: WhenExposed,
+    /// When a copy of the data is fetched.
+    pub escrow: Plan,
     /// How far remedies may reach.
     pub repair: Repair,
     /// May CONFIG REWRITE write the operator's value over our `no` in the server's file?

@@ -203,6 +203,25 @@ impl Exposure {
     }
 }
 
+/// The newest copy on bgsafe's own disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EscrowView {
+    /// The file, on the machine of this bgsafe.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// RFC 3339: what was acknowledged by then is in it.
+    pub at: String,
+    /// Since then.
+    pub age_secs: u64,
+    /// The server process it is of.
+    pub run_id: String,
+    /// Keys in it, where they were counted.
+    pub keys: Option<u64>,
+    /// What was found right of it: `end`, `sum`, the name of a checker.
+    pub checked: Vec<String>,
+}
+
 /// What sessions hold now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
@@ -249,6 +268,9 @@ pub struct UpstreamStatus {
     pub debt: Option<DebtView>,
     /// Null-safe: zeros when nothing is exposed.
     pub exposure: Exposure,
+    /// A copy of the data on bgsafe's disk; null without one.
+    #[serde(default)]
+    pub escrow: Option<EscrowView>,
     /// Standing findings: each with the command a human must type.
     pub findings: Vec<Finding>,
     /// Of the control user.

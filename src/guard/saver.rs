@@ -69,6 +69,9 @@ pub struct Saver {
     tried_at: Duration,
     /// The child that runs began before the newest remedy.
     older: bool,
+    /// The server's place for a child is lent to a copy (true), or was and may not be free again yet: such a child
+    /// is no save, and its end no failure.
+    lent: Option<bool>,
 }
 
 #[cfg(test)]
@@ -79,7 +82,8 @@ impl Saver {
         let age = |at: Duration, most: u64| now.saturating_sub(at).min(Duration::from_millis(most));
         let mark = self.mark.as_ref();
         let mark = mark.map(|m| (m.run_id.clone(), last_save.wrapping_sub(m.last_save), age(m.mono, 1001)));
-        let child = (self.ours, self.theirs, self.older, self.schedule, self.denied, self.fork_failed);
+        let child =
+            (self.ours, self.theirs, self.older, self.schedule, self.denied, self.fork_failed, self.lent);
         let tries = (self.saves.map(|n| saves.wrapping_sub(n)), self.failures, self.tries > 0, self.hoped);
         let running = (self.ours || self.theirs).then_some((self.poll, age(self.running_since, 60_001)));
         (mark, child, tries, left(self.not_before), running)
@@ -127,6 +131,16 @@ impl Saver {
         self.older = self.ours || self.theirs;
     }
 
+    /// A copy is being fetched: the child that runs is its.
+    pub fn lend(&mut self) {
+        self.lent = Some(true);
+    }
+
+    /// It is here, or given up: its child ends about now.
+    pub fn returned(&mut self) {
+        self.lent = self.lent.map(|_| false);
+    }
+
     /// Judges `look`; the first one that knows enough makes the mark.
     pub fn look(&mut self, now: Now, look: &Look) -> Verdict {
         let (Some(run_id), Some(&last_save)) = (look.run_id.known(), look.last_save.known()) else {
@@ -152,9 +166,10 @@ impl Saver {
             return Verdict::Proved;
         }
         if !look.saving.is(false) {
-            self.theirs = !self.ours;
+            self.theirs = !self.ours && self.lent.is_none();
             return Verdict::Running(self.next_poll(now));
         }
+        self.lent = self.lent.filter(|lent| *lent);
         self.poll = CHILD_POLL.0;
         // After the mark: no child, status ok, LASTSAVE advanced, same process. A diskless child
         // moves neither status nor LASTSAVE, SIGUSR1 leaves the status, a restart changes the
@@ -332,6 +347,28 @@ mod tests {
         assert!(matches!(saver.look(at(5100), &counted(5100, 8)), Verdict::Wait(_)));
         assert_eq!(saver.failures(), 1);
         assert_eq!(saver.look(at(11_000), &counted(11_000, 8)), Verdict::Try(false));
+    }
+
+    /// It is diskless: it neither proves nor disproves anything.
+    #[test]
+    fn the_child_of_a_copy_is_no_failed_save() {
+        for lends in [true, false] {
+            let mut saver = Saver::default();
+            assert_eq!(saver.look(at(5000), &look(5000, false, false, 900)), Verdict::Try(false));
+            if lends {
+                saver.lend();
+            }
+            assert!(matches!(saver.look(at(6000), &look(6000, true, false, 900)), Verdict::Running(_)));
+            // The copy is here before the server has noticed that its child ended.
+            saver.returned();
+            assert!(matches!(saver.look(at(6100), &look(6100, true, false, 900)), Verdict::Running(_)));
+            saver.look(at(6200), &look(6200, false, false, 900));
+            assert_eq!(saver.failures(), u32::from(!lends));
+            // Another's is one again.
+            saver.look(at(30_000), &look(30_000, true, false, 900));
+            saver.look(at(30_100), &look(30_100, false, false, 900));
+            assert_eq!(saver.failures(), 1 + u32::from(!lends));
+        }
     }
 
     #[test]

@@ -33,6 +33,16 @@ pub enum StoreError {
         /// The system's words.
         source: io::Error,
     },
+    /// Where copies go cannot be made, read or written.
+    #[error(
+        "the escrow directory cannot be used: {path}: {source}; give a writable one with --escrow-dir, or --escrow off"
+    )]
+    Escrow {
+        /// The directory.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
     /// Another bgsafe holds the debt page of this upstream.
     #[error("{0} is in use by another bgsafe; stop it, or give this one its own --state-dir")]
     Busy(PathBuf),
@@ -254,7 +264,8 @@ fn make_page(dir: &Path, path: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn file_name(text: &str) -> String {
+/// An address as the name of a file.
+pub(crate) fn file_name(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' }).collect()
 }
 

@@ -22,18 +22,21 @@ use super::record::{Incident, Phase};
 use super::remedy::REMEDIES;
 use super::store::{Job, StoreError};
 use crate::control::{Control, ControlError};
+use crate::escrow::keep::Keep;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::posture::Posture;
 
 pub use opened::Opened;
-pub use params::Params;
+pub use params::{Keeping, Params};
 pub use seat::Seat;
 
 use alerts::Alerts;
+use copies::Copies;
 use errands::Errands;
 
 pub mod alerts;
+mod copies;
 mod errands;
 mod opened;
 mod params;
@@ -85,17 +88,20 @@ pub fn spawn_at(
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> Result<Supervisor, StoreError> {
-    let Opened { store, debt, strays, healthy, incidents } = opened;
+    let Opened { store, debt, strays, healthy, incidents, keep } = opened;
     let (answers, stored) = inbox::unbounded_channel();
     let path = params.state_dir.clone();
     let jobs = store
         .start(move |result| drop(answers.send(result)))
         .map_err(|source| StoreError::Io { path, source })?;
-    let guard = Guard::new(params.settings.clone(), debt).with_strays(strays).with_healthy(healthy);
+    let copy = keep.as_ref().and_then(Keep::newest);
+    let guard =
+        Guard::new(params.settings.clone(), debt).with_strays(strays).with_healthy(healthy).with_copy(copy);
     let cured: Vec<&str> = REMEDIES.iter().map(|remedy| remedy.finding).collect();
     lock(&metrics.guard).seed_remedies(&cured);
     let alerts = Alerts::spawn(params.alerts.clone(), metrics.clone());
     let (done, errands_done) = inbox::unbounded_channel();
+    let copies = Copies::new(&params.endpoint, keep, metrics.clone(), done.clone());
     let errands = Errands {
         host: params.host.clone(),
         address: params.endpoint.address.clone(),
@@ -119,6 +125,7 @@ pub fn spawn_at(
         alerts,
         errands,
         errands_done,
+        copies,
         store_by: None,
         stale: 0,
         start,
@@ -156,6 +163,7 @@ struct Shell {
     alerts: Alerts,
     errands: Errands,
     errands_done: inbox::UnboundedReceiver<Event>,
+    copies: Copies,
     /// A job of the debt is under way; when its time is up.
     store_by: Option<Instant>,
     /// Jobs of the debt that were given up and will still be answered: not the answer that is awaited.
@@ -302,6 +310,8 @@ impl Shell {
                     }
                 }
                 Action::News(news) => self.seat.tell(&self.params.settings.address, news),
+                Action::Pull(order) => self.copies.pull(order),
+                Action::StopPull => self.copies.stop(),
                 Action::Remember(healthy) => self.job(Job::Remember(healthy)),
             }
         }
@@ -397,6 +407,7 @@ impl Shell {
         drop(self.jobs);
         let told = async { while self.stored.recv().await.is_some() {} };
         let _ = timeout(STORE_TIMEOUT, told).await;
+        self.copies.finish().await;
         self.alerts.finish().await;
     }
 }

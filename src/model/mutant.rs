@@ -39,6 +39,8 @@ pub enum Mutant {
     RearmsOnStatusOk,
     /// `+Background saving started` does.
     BelievesStarted,
+    /// A copy on our own disk proves that saving works.
+    RearmsOnACopy,
     /// The same `no`, found after the line broke before anything was sent, is taken for ours.
     TakesANoForOurs,
     /// The answer to what was asked on a lost connection is waited for.

@@ -19,6 +19,8 @@ impl World {
         self.page.as_ref().map(|debt| (&debt.run_id, &debt.owed)).hash(h);
         (self.gate.posture, self.up, self.wanted, self.in_doubt, self.unfound).hash(h);
         self.lowered_at.map(|before| before == self.fake.good_saves).hash(h);
+        self.pulling.as_ref().map(|order| &order.run_id).hash(h);
+        self.copy.as_ref().map(|copy| &copy.run_id).hash(h);
         self.storing.as_ref().map(|job| job.as_ref().map(|debt| &debt.run_id)).hash(h);
         if let Some(asked) = &self.asked {
             format!("{:?}", asked.batch).hash(h);

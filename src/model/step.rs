@@ -23,6 +23,8 @@ pub struct Budget {
     pub leaves: u8,
     /// Somebody's CONFIG REWRITE, past us.
     pub rewrites: u8,
+    /// Copies may be asked for (1), or not.
+    pub copies: u8,
     /// Time passes although something is on its way.
     pub late: u8,
     /// Time passes.
@@ -57,6 +59,8 @@ pub enum Step {
     Fault,
     Heal,
     ChildFails,
+    /// The copy that was asked for is here (true), or will not be.
+    Copied(bool),
     Bgsave,
     Yes,
     No,
@@ -110,6 +114,8 @@ impl World {
         let may = [
             (saving, Step::ChildEnds),
             (saving && left.bad_children > 0, Step::ChildFails),
+            (self.pulling.is_some(), Step::Copied(true)),
+            (self.pulling.is_some(), Step::Copied(false)),
             (left.saves > 0 && !saving && !self.fake.faults.fork, Step::Bgsave),
             (left.faults > 0 && !saving, Step::Fault),
             (self.fake.faults.fork, Step::Heal),
@@ -137,6 +143,7 @@ impl World {
     /// The next step of a world in which nothing goes wrong any more; `None`: only time may pass.
     pub fn fair(&self) -> Option<Step> {
         let child = self.fake.is_saving().then_some(Step::ChildEnds);
-        self.moves().first().copied().or(child)
+        let copy = self.pulling.is_some().then_some(Step::Copied(true));
+        self.moves().first().copied().or(child).or(copy)
     }
 }

@@ -23,18 +23,20 @@ const F: Budget = Budget {
     bad_stores: 0,
     leaves: 0,
     rewrites: 0,
+    copies: 0,
     late: 0,
 };
 
 /// Corners of the space: what it is about, the clients' scripts (see [`world`]), what may happen to them. Each
 /// is explored to its end; together they are what one core can do in CI.
-const CORNERS: [(&str, &str, Budget); 21] = [
+const CORNERS: [(&str, &str, Budget); 22] = [
     ("a hold behind every reply", ">WRW|W", Budget { timers: 1, ..F }),
     ("probes are held like writes", ">WPW", F),
     ("a transaction beside a write", "(Q)|W", Budget { timers: 1, ..F }),
     ("a pipelined transaction", ">(Q)", Budget { saves: 1, timers: 2, ..F }),
     ("a save heals in between", "+WW", Budget { saves: 1, timers: 2, ..F }),
     ("two saves race", "W", Budget { saves: 1, bad_children: 1, timers: 5, ..F }),
+    ("a copy is fetched", "W", Budget { copies: 1, bad_children: 1, crashes: 1, timers: 2, ..F }),
     ("clients leave", "W|W", Budget { leaves: 1, timers: 1, ..F }),
     ("a client leaves late", ">WW", Budget { leaves: 1, late: 1, timers: 1, ..F }),
     ("we die", ">WRW", Budget { crashes: 1, timers: 2, ..F }),
@@ -56,7 +58,7 @@ const CORNERS: [(&str, &str, Budget); 21] = [
 const DEEP: [&str; 6] = [">WRW|>WW", "(Q)|(Q)", ">(Q)|+WR", "+WPW|W", "WRW|(Q)", ">WWW|P"];
 
 /// Each bug, and a corner in which it shows.
-const BUGS: [(Mutant, &str, Budget); 21] = [
+const BUGS: [(Mutant, &str, Budget); 22] = [
     (Mutant::ReplaysTwice, ">WRW", F),
     (Mutant::ReplaysPastALaterWrite, ">WW", Budget { saves: 1, ..F }),
     (Mutant::SendsPastAHold, "+WW", F),
@@ -77,6 +79,7 @@ const BUGS: [(Mutant, &str, Budget); 21] = [
     (Mutant::ForgetsTheDebt, "W", Budget { crashes: 1, ..F }),
     (Mutant::WaitsForALostAnswer, "W", Budget { cuts: 1, ..F }),
     (Mutant::OverlooksARewrite, "W", Budget { rewrites: 1, ..F }),
+    (Mutant::RearmsOnACopy, "W", Budget { copies: 1, bad_children: 1, ..F }),
     (Mutant::Spins, "W", F),
 ];
 

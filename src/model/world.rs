@@ -12,9 +12,11 @@ use super::client::Client;
 use super::session::{Gate, Session};
 use super::step::{Budget, Step};
 use crate::command::Table;
-use crate::config::{Policy, Repair, WhenExposed};
+use crate::config::{Escrow, Policy, Repair, WhenExposed};
 use crate::guard::debt::Debt;
 use crate::guard::dialogue::{Command, Dialogue, Next, Talk};
+use crate::guard::escrow::plan::Plan;
+use crate::guard::escrow::{Order, PullError, Snapshot};
 use crate::guard::evidence::HostFacts;
 use crate::guard::incident::{Action, Event, Guard, Now};
 use crate::guard::policy::Settings;
@@ -63,6 +65,10 @@ pub struct World {
     pub up: bool,
     pub asked: Option<Asked>,
     pub storing: Option<Option<Debt>>,
+    /// A copy that was asked for, and the newest on our disk.
+    pub pulling: Option<Order>,
+    pub copy: Option<Snapshot>,
+    copies: bool,
     /// What the operator wants the switch to be.
     pub wanted: bool,
     /// Good saves when the guard lowered it, unless it is up.
@@ -76,7 +82,7 @@ pub struct World {
     spins: u32,
 }
 
-fn settings() -> Settings {
+fn settings(copies: bool) -> Settings {
     Settings {
         address: "127.0.0.1:6379".into(),
         upstream: "127.0.0.1:6379".into(),
@@ -86,6 +92,7 @@ fn settings() -> Settings {
         when_exposed: WhenExposed::Rearm,
         repair: Repair::Off,
         repair_rewrite: false,
+        escrow: Plan { when: if copies { Escrow::Always } else { Escrow::Off }, ..Plan::default() },
         hook: false,
         name: "bgsafe:7".into(),
         user: "default".into(),
@@ -105,7 +112,7 @@ impl World {
         let mut world = World {
             now: 0,
             fake,
-            guard: Guard::new(settings(), None),
+            guard: Guard::new(settings(budget.copies > 0), None),
             page: None,
             gate: Gate::default(),
             sessions: Vec::new(),
@@ -113,6 +120,9 @@ impl World {
             up: false,
             asked: None,
             storing: None,
+            pulling: None,
+            copy: None,
+            copies: budget.copies > 0,
             wanted: true,
             lowered_at: None,
             in_doubt: false,
@@ -179,6 +189,7 @@ impl World {
                 self.fake.kill_child();
                 self.fake.tick(EPOCH + self.now);
             }
+            Step::Copied(whole) => self.copied(whole)?,
             Step::Fault => {
                 self.budget.faults -= 1;
                 self.fake.faults.fork = true;
@@ -284,6 +295,14 @@ impl World {
                     let facts = Box::new(HostFacts::elsewhere("the model has no host"));
                     self.guard.handle(self.clock(), Event::Examined(facts));
                 }
+                Action::Pull(_) if !self.copies => return Err("nobody allowed a copy".into()),
+                Action::Pull(order) => {
+                    if self.pulling.replace(order).is_some() {
+                        return Err("two copies at a time".into());
+                    }
+                }
+                // Its end comes when it comes.
+                Action::StopPull => {}
                 Action::Change(..) => return Err("nobody allowed a change of the host".into()),
                 Action::Said(_, "configuration file has our no", ..) => self.unfound = false,
                 Action::Opened | Action::Said(..) | Action::Record(_) | Action::Silent(_) => {}
@@ -295,6 +314,20 @@ impl World {
             true => Ok(()),
             false => Err("the guard and the gate disagree about the posture".into()),
         }
+    }
+
+    fn copied(&mut self, whole: bool) -> Result<(), String> {
+        let Order { at_ms, changes, last_save, run_id } = self.pulling.take().expect("enabled");
+        // The server that died in the meantime has sent nothing.
+        if !whole || run_id != self.fake.run_id() {
+            return self.event(Event::Pulled(Err(PullError::passing("upstream: hung up"))));
+        }
+        let (path, server, checked) = (String::new(), String::new(), Vec::new());
+        let (bytes, version, keys) = (1, 10, None);
+        let copy =
+            Snapshot { path, bytes, at_ms, changes, last_save, run_id, server, version, keys, checked };
+        self.copy = Some(copy.clone());
+        self.event(Event::Pulled(Ok(Box::new(copy))))
     }
 
     fn store(&mut self, job: Option<Debt>) -> Result<(), String> {
@@ -397,7 +430,8 @@ impl World {
         self.fake.disconnect(1);
         (self.asked, self.up) = (None, false);
         let page = self.page.clone().filter(|_| !mutant!(ForgetsTheDebt));
-        self.guard = Guard::new(settings(), page);
+        self.pulling = None;
+        self.guard = Guard::new(settings(self.copies), page).with_copy(self.copy.clone());
         Ok(())
     }
 

@@ -1,11 +1,13 @@
 //! Escrow: a copy of the data set on bgsafe's own disk, pulled over the replication protocol while the server cannot
-//! save to its own. Here is what such a copy is ([`Snapshot`]) and whether a stream is a whole one ([`rdb`]).
+//! save to its own. Here is what such a copy is ([`Snapshot`]), when one is asked for ([`plan`]) and whether a stream is a
+//! whole one ([`rdb`]).
 //!
 //! Refuses to know: sockets, files. Invariant: a copy bounds what may be lost; it proves nothing of the server's disk
 //! and never puts the switch back.
 
 use serde::{Deserialize, Serialize};
 
+pub mod plan;
 pub mod rdb;
 
 /// A checked copy on bgsafe's disk.

@@ -302,6 +302,11 @@ impl Guard {
         cause && self.saver.failures() >= CRASHES_MOST
     }
 
+    /// A copy would go by the server's own disk.
+    pub(super) fn copies_go_by_disk(&self) -> bool {
+        self.care.server.diskless_sync.is(false)
+    }
+
     /// How long the newest fork had taken when the cause was sought.
     pub(super) fn fork_before(&self) -> Option<u64> {
         self.care.server.latest_fork_usec.get()

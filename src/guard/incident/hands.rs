@@ -79,6 +79,7 @@ impl Guard {
     pub(super) fn freeze(&mut self, now: Now) {
         self.past.frozen = true;
         self.give_up();
+        self.stop_copy();
         let evidence = self.look.as_ref().map_or_else(String::new, |(_, look)| {
             format!("dir={:?} dbfilename={:?}, were {:?}", look.dir, look.dbfilename, self.healthy)
         });

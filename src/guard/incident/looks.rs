@@ -17,6 +17,9 @@ impl Guard {
     pub(super) fn looked(&mut self, now: Now, look: Look) {
         self.look = Some((now.mono, look.clone()));
         self.forgive(&look);
+        if self.pulls() {
+            self.saver.lend();
+        }
         if self.lowered {
             let changes = self.exposure(now).changes;
             if let Some(journal) = &mut self.journal {
@@ -51,6 +54,7 @@ impl Guard {
                 false => self.looked_closed(now, &look),
             },
         }
+        self.consider_copy(now, &look);
     }
 
     /// The first look of a connection, against the debt: what did we, or our last life, leave?
@@ -265,6 +269,8 @@ impl Guard {
                 }
                 self.due = now.mono + LOOK_EVERY;
             }
+            // The server has one place for a child, and it is lent to a copy.
+            Verdict::Try(_) if self.copy_is_near(now) => self.due = now.mono + LOOK_EVERY,
             Verdict::Try(_) if self.tries_do_harm() => {
                 self.due = now.mono + LOOK_EVERY;
                 self.call_a_human(now, look);

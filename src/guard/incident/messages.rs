@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::guard::debt::Debt;
 use crate::guard::dialogue::{Answer, Talk};
+use crate::guard::escrow::{Order, PullError, Snapshot};
 use crate::guard::evidence::{Healthy, HostFacts, Look, Peer, ServerFacts};
 use crate::guard::finding::headroom::Headroom;
 use crate::guard::finding::trend::Ahead;
@@ -58,6 +59,8 @@ pub enum Event {
     },
     /// A server that this one replicates to or from is in trouble: look at once.
     Roused,
+    /// A copy is on our disk, or why there is none.
+    Pulled(Result<Box<Snapshot>, PullError>),
     /// A deadline passed.
     Timer,
 }
@@ -123,6 +126,10 @@ pub enum Action {
     Remember(Box<Healthy>),
     /// For the guards of the server's peers.
     News(News),
+    /// Fetch a copy of the data onto our disk; tell with [`Event::Pulled`].
+    Pull(Order),
+    /// Give up the one under way; its end is told all the same.
+    StopPull,
     /// Run the operator's program with this finding; tell with [`Event::Hooked`].
     Hook(Box<Finding>),
 }

@@ -50,5 +50,6 @@ impl Guard {
         self.care.print(h);
         self.neighbours.print(now, h);
         self.rewrites.print(now, than.rewrites, h);
+        self.copies.print(now).hash(h);
     }
 }

@@ -47,6 +47,7 @@ impl Guard {
             Past { rearmed: true, .. } => Outcome::Rearmed,
             Past { .. } => Outcome::SelfHealed,
         };
+        self.forget_copies();
         self.set_posture(Posture::Forward);
         self.enter(now, Phase::Quiet, "incident closed", outcome.name().into());
         if let Some(journal) = self.journal.take() {

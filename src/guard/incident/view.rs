@@ -58,6 +58,7 @@ impl Guard {
             exposure.secs = if later { saved.unwrap_or(own) } else { own };
             exposure.changes =
                 look.changes.known().map_or(0, |n| if later { *n } else { n.saturating_sub(before) });
+            self.bound_by_copy(now, &mut exposure, look);
         }
         exposure
     }
@@ -90,6 +91,7 @@ impl Guard {
                 run_id: debt.run_id.clone(),
             }),
             exposure: self.exposure(now),
+            escrow: self.escrow_view(now),
             findings: self.standing(),
             rights: self.rights_view(),
             held,

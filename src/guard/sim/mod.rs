@@ -1,6 +1,7 @@
 //! The guard against a fake Redis under a seed: faults, an operator's hand, lost connections, torn
 //! writes of the debt and a crash at any step. A failing seed prints its timeline.
 
+mod copies;
 mod host;
 mod judge;
 mod ladder;
@@ -21,6 +22,8 @@ use self::rng::Rng;
 use crate::config::{Policy, Repair, WhenExposed};
 use crate::guard::debt::{self, Debt};
 use crate::guard::dialogue::{Answer, Command, Dialogue, Heard, Next, Talk};
+use crate::guard::escrow::Snapshot;
+use crate::guard::escrow::plan::Plan;
 use crate::guard::incident::{Action, Event, Guard, News, Now, Tone};
 use crate::guard::policy::Settings;
 use crate::guard::record::{Incident, Outcome, Phase};
@@ -101,6 +104,11 @@ struct World {
     changes: Vec<(String, Change)>,
     /// How long one takes.
     change_ms: u64,
+    /// What became of copies: how long one takes, how many still fail, those on disk, how many were asked for.
+    copy_ms: u64,
+    bad_copies: u32,
+    copies: Vec<Snapshot>,
+    pulls: u64,
 }
 
 struct Crash;
@@ -143,6 +151,10 @@ impl World {
             oom_kills: 0,
             changes: Vec::new(),
             change_ms: 5,
+            copy_ms: 400,
+            bad_copies: 0,
+            copies: Vec::new(),
+            pulls: 0,
         }
     }
 
@@ -175,6 +187,12 @@ impl World {
         match &event {
             Event::Answered { answer: Answer::Looked(_), .. } | Event::Timer => {}
             // Pages of facts: the findings say what matters of them.
+            Event::Pulled(result) => {
+                if let Ok(copy) = result {
+                    self.copies.push((**copy).clone());
+                }
+                self.tell(format!("-> {event:?}"));
+            }
             Event::Examined(_) => self.tell("-> Examined".into()),
             event => self.tell(format!("-> {event:?}")),
         }
@@ -191,7 +209,7 @@ impl World {
         self.lives += 1;
         self.posture = Posture::Forward;
         (self.sightings, self.opened) = (0, 0);
-        self.guard = Guard::new(self.settings.clone(), self.debt());
+        self.guard = Guard::new(self.settings.clone(), self.debt()).with_copy(self.copies.last().cloned());
         self.errands.clear();
         self.up = false;
         self.up_at = self.now + 30;
@@ -223,6 +241,8 @@ impl World {
                 Action::Opened => self.opened_incidents += 1,
                 Action::Record(record) if record.outcome.is_some() => self.closed.push(*record),
                 Action::Examine(_) => self.examine(),
+                Action::Pull(order) => self.pull(order)?,
+                Action::StopPull => self.stop_pull(),
                 Action::Change(errand, change) => self.change(errand, &change),
                 Action::Said(_, event, _, Tone::Warning) => self.warnings.push(event),
                 Action::Hook(finding) => {
@@ -454,6 +474,7 @@ fn settings() -> Settings {
         when_exposed: WhenExposed::Rearm,
         repair: Repair::Redis,
         repair_rewrite: false,
+        escrow: Plan::default(),
         hook: false,
         name: "bgsafe:7".into(),
         user: "default".into(),

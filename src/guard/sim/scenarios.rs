@@ -2,6 +2,7 @@
 
 use super::repairs::HOST_ILLS;
 use super::*;
+use crate::config::Escrow;
 
 pub(super) fn outcomes(world: &World) -> Vec<Outcome> {
     world.closed.iter().filter_map(|incident| incident.outcome).collect()
@@ -382,7 +383,11 @@ fn many_seeds_converge() {
         let exposure_time = Duration::from_secs([3600, 5][rng.below(2) as usize]);
         let policy = if rng.one_in(5) { Policy::Hold } else { Policy::Mitigate };
         let repair = [Repair::Off, Repair::Redis, Repair::Host][rng.below(3) as usize];
-        let mut world = World::new(seed, Settings { exposure_time, policy, repair, ..settings() });
+        let when = [Escrow::Off, Escrow::WhenStuck, Escrow::Always][rng.below(3) as usize];
+        let escrow = Plan { when, every: Duration::from_secs([5, 60][rng.below(2) as usize]) };
+        let mut world = World::new(seed, Settings { exposure_time, policy, repair, escrow, ..settings() });
+        world.bad_copies = rng.below(3) as u32;
+        world.copy_ms = [20, 1500, 20_000][rng.below(3) as usize];
         world.tell(format!("seed {seed}: BGSAFE_SEED={seed} BGSAFE_SEEDS=1"));
         world.chaos = true;
         world.fake.save_ms = [5, 80, 2500][rng.below(3) as usize];

@@ -6,6 +6,7 @@
 use tracing::warn;
 
 use super::Params;
+use crate::escrow::keep::Keep;
 use crate::guard::debt::Debt;
 use crate::guard::evidence::Healthy;
 use crate::guard::record::Incident;
@@ -19,6 +20,8 @@ pub struct Opened {
     pub(super) strays: Vec<Debt>,
     pub(super) healthy: Option<Healthy>,
     pub(super) incidents: Vec<Incident>,
+    /// Copies of its data; `None`: escrow is off.
+    pub(super) keep: Option<Keep>,
 }
 
 impl Opened {
@@ -36,6 +39,7 @@ impl Opened {
         let (strays, healthy) = (store.strays(), store.healthy());
         let mut incidents = store.incidents();
         store.close_left_open(&mut incidents, address);
-        Ok(Opened { store, debt, strays, healthy, incidents })
+        let keep = params.escrow.as_ref().map(|keeping| keeping.open(address)).transpose()?;
+        Ok(Opened { store, debt, strays, healthy, incidents, keep })
     }
 }

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use super::alerts::Sinks;
-use crate::config::Config;
+use crate::config::{Config, Escrow};
 use crate::control::Endpoint;
+use crate::escrow::keep::Keep;
+use crate::guard::escrow::plan::Plan;
 use crate::guard::feed::Turns;
 use crate::guard::policy::Settings;
+use crate::guard::store::StoreError;
 use crate::host::{self, Host};
 
 /// What a supervisor needs to know.
@@ -22,12 +25,39 @@ pub struct Params {
     pub hook: Option<String>,
     /// Told of each turn of an incident.
     pub alerts: Sinks,
+    /// Where copies of the data go; `None`: escrow is off.
+    pub escrow: Option<Keeping>,
     /// Debts and incident records.
     pub state_dir: std::path::PathBuf,
     /// Bytes that may wait before one server.
     pub hold_bytes: u64,
     /// Told of the same, for whoever watches: one feed for all servers.
     pub turns: Turns,
+}
+
+/// Where copies of the data go.
+#[derive(Clone, Debug)]
+pub struct Keeping {
+    /// The directory.
+    pub dir: std::path::PathBuf,
+    /// So many of them.
+    pub keep: usize,
+    /// Each of at the most so many bytes; 0 is no limit but the disk.
+    pub bytes_max: u64,
+}
+
+impl Keeping {
+    fn new(config: &Config) -> Option<Self> {
+        let dir = config.escrow_dir.clone().unwrap_or_else(|| config.state_dir.join("escrow"));
+        let keeping = Keeping { dir, keep: config.escrow_keep, bytes_max: config.escrow_max_bytes };
+        (config.escrow != Escrow::Off).then_some(keeping)
+    }
+
+    pub(super) fn open(&self, address: &str) -> Result<Keep, StoreError> {
+        let path = self.dir.clone();
+        Keep::open(&self.dir, address, self.keep, self.bytes_max)
+            .map_err(|source| StoreError::Escrow { path, source })
+    }
 }
 
 impl Params {
@@ -50,6 +80,7 @@ impl Params {
                 exposure_time: config.exposure_time,
                 exposure_changes: config.exposure_changes,
                 when_exposed: config.when_exposed,
+                escrow: Plan { when: config.escrow, every: config.escrow_every },
                 repair: config.repair,
                 repair_rewrite: config.repair_rewrite,
                 hook: config.repair_hook.is_some(),
@@ -59,6 +90,7 @@ impl Params {
                 nonce,
                 guard_replicas: config.guard_replicas,
             },
+            escrow: Keeping::new(config),
             state_dir: config.state_dir.clone(),
             hold_bytes: config.hold_bytes,
             turns: Turns::default(),

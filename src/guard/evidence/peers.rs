@@ -57,7 +57,8 @@ impl Peers {
 /// `ip=127.0.0.1,port=6380,state=online,offset=14,lag=0`. Until 2.6 the words stood without names.
 fn peer(value: &str) -> Option<Peer> {
     let of = |name: &str| value.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-    let port = of("port")?.parse().ok()?;
+    // Who follows without saying where it listens is no server: a copy is being fetched, by us or by another.
+    let port = of("port")?.parse().ok().filter(|port| *port != 0)?;
     let host = of("ip").filter(|ip| !ip.is_empty())?;
     let count = |name| of(name).and_then(|n| n.parse().ok());
     Some(Peer {
@@ -93,6 +94,7 @@ mod tests {
         let peers = read(
             "role:master\nconnected_slaves:3\nslave0:ip=10.0.0.2,port=6380,state=online,offset=14,lag=1\n\
              slave1:ip=fd00::2,port=6380,state=wait_bgsave,offset=0,lag=0\nslave2:10.0.0.3,6379,online\n\
+             slave3:ip=10.0.0.4,port=0,state=online,offset=14,lag=0\n\
              slave_priority:100\nmaster_repl_offset:15",
         );
         let first = Peer { address: "10.0.0.2:6380".into(), online: true, offset: 14, lag: 1 };

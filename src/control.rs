@@ -5,6 +5,7 @@
 //! late could be taken for that of another question.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -86,6 +87,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub struct Control {
     framed: Framed<Box<dyn Stream>, Resp2>,
     renames: Renames,
+    peer: Option<SocketAddr>,
 }
 
 impl Control {
@@ -97,16 +99,18 @@ impl Control {
     }
 
     async fn connect_unhurried(endpoint: &Endpoint) -> Result<Control, ControlError> {
+        let mut peer = None;
         let stream: Box<dyn Stream> = match &endpoint.address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
+                peer = stream.peer_addr().ok();
                 Box::new(stream)
             }
             Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
         };
         let framed = Framed::new(stream, Resp2::default());
-        let mut control = Control { framed, renames: endpoint.renames.clone() };
+        let mut control = Control { framed, renames: endpoint.renames.clone(), peer };
         if let Some(Credentials { user, password }) = &endpoint.credentials {
             let words = ["AUTH".to_string()].into_iter().chain(user.clone()).chain([password.0.clone()]);
             let replies = control.exchange(&[words.collect()], EXCHANGE_TIMEOUT).await?;
@@ -122,6 +126,19 @@ impl Control {
         match control.exchange(&[name], EXCHANGE_TIMEOUT).await?.as_slice() {
             [Frame::Error(why)] => turned_away(why).map_or(Ok(control), Err),
             _ => Ok(control),
+        }
+    }
+
+    /// Where the server is, as a number: what its name resolved to.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// The next message of a subscription, however long that takes.
+    pub async fn listen(&mut self) -> Result<Frame, ControlError> {
+        match self.framed.next().await {
+            Some(message) => message.map_err(protocol),
+            None => Err(ControlError::Closed),
         }
     }
 

@@ -5,9 +5,9 @@
 //! | layer | rooms | may import |
 //! |---|---|---|
 //! | L4 surface | [`cli`], [`doctor`], [`demo`], `main.rs` | everything below |
-//! | L3 shells | [`proxy`], [`session::shell`], [`guard::supervisor`], [`escrow`], [`admin`] | L2, L1, L0 |
+//! | L3 shells | [`proxy`], [`session::shell`], [`guard::supervisor`], [`topology::watch`], [`escrow`], [`admin`] | L2, L1, L0 |
 //! | L2 ports | [`gate`], [`route`], [`metrics`], [`control`], [`host`] | L1, L0 |
-//! | L1 cores | [`session`] (core, ledger, state), [`guard`] (incident, evidence, finding, remedy, debt) | L0 |
+//! | L1 cores | [`session`] (core, ledger, state), [`guard`] (incident, evidence, finding, remedy, debt), [`topology`] | L0 |
 //! | L0 words | [`resp`], [`command`], [`posture`], [`config`] | nothing of ours |
 //!
 //! L0 and L1 are pure: bytes, events and `now` go in; bytes and actions come out. The data path
@@ -53,3 +53,4 @@ pub mod resp;
 pub mod route;
 pub mod session;
 pub mod testing;
+pub mod topology;

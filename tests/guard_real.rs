@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bgsafe::config::{Address, Policy, Repair, WhenExposed};
+use bgsafe::config::{Address, Policy, Repair, Seek, SentinelPolicy, WhenExposed};
 use bgsafe::control::{Control, Endpoint};
 use bgsafe::gate::Gate;
 use bgsafe::guard::policy::Settings;
@@ -136,6 +136,7 @@ impl Guarded {
             hook: None,
             alerts: Default::default(),
             escrow: None,
+            sentinels: None,
             endpoint: endpoint(address, "bgsafe:test"),
             settings: Settings {
                 escrow: Default::default(),
@@ -151,6 +152,8 @@ impl Guarded {
                 exposure_time: Duration::from_secs(3600),
                 exposure_changes: 0,
                 when_exposed: WhenExposed::Rearm,
+                seek: Seek::Discover,
+                sentinel_policy: SentinelPolicy::MitigateFirst,
                 nonce: 1,
                 guard_replicas: true,
             },

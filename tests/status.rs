@@ -46,6 +46,7 @@ impl View for World {
 
 fn world() -> World {
     let upstream = UpstreamStatus {
+        sentinel: "none".into(),
         address: "127.0.0.1:6379".into(),
         serves: true,
         up: true,

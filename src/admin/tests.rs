@@ -49,6 +49,7 @@ impl View for Still {
 
 fn upstream() -> UpstreamStatus {
     UpstreamStatus {
+        sentinel: "none".into(),
         address: "127.0.0.1:6379".into(),
         serves: true,
         up: true,

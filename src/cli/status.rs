@@ -157,6 +157,7 @@ mod tests {
 
     fn status() -> Status {
         let upstream = UpstreamStatus {
+            sentinel: "none".into(),
             address: "127.0.0.1:6379".into(),
             serves: true,
             up: true,

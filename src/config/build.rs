@@ -17,8 +17,8 @@ use super::rename::{self, Renames};
 use super::units::{count, duration, size};
 use super::url::{self, Upstream};
 use super::{
-    Address, Config, ConfigError, Credentials, Escrow, Loaded, Policy, Repair, ReplayScripts, Secret, Server,
-    WhenExposed, World, file, show,
+    Address, Config, ConfigError, Credentials, Escrow, Loaded, Policy, Repair, ReplayScripts, Secret, Seek,
+    SentinelPolicy, Sentinels, Server, WhenExposed, World, file, show,
 };
 
 /// Looked for, in this order, when no `--config` is given.
@@ -58,6 +58,10 @@ const ESCROWS: [(&str, Offer<Escrow>); 3] =
     [("off", Is(Escrow::Off)), ("when-stuck", Is(Escrow::WhenStuck)), ("always", Is(Escrow::Always))];
 const REPAIRS: [(&str, Offer<Repair>); 3] =
     [("redis", Is(Repair::Redis)), ("off", Is(Repair::Off)), ("host", Is(Repair::Host))];
+const SENTINEL_POLICIES: [(&str, Offer<SentinelPolicy>); 2] = [
+    ("mitigate-first", Is(SentinelPolicy::MitigateFirst)),
+    ("prefer-failover", Is(SentinelPolicy::PreferFailover)),
+];
 const REPLAY_SCRIPTS: [(&str, Offer<ReplayScripts>); 3] = [
     ("declared", Is(ReplayScripts::Declared)),
     ("all", Is(ReplayScripts::All)),
@@ -130,6 +134,7 @@ pub fn load(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Load
         alert_url: words.maybe(Key::AlertUrl, alert::target)?,
         alert_command: words.maybe(Key::AlertCommand, |text| Ok(text.to_owned()))?,
         renames: renames(&words)?,
+        sentinels: sentinels(&words, world)?,
         replay_scripts: words.need(Key::ReplayScripts, |text| choose(&REPLAY_SCRIPTS, text))?,
         guard_replicas: words.need(Key::GuardReplicas, |text| choose(&YES_NO, text))?,
         state_dir,
@@ -263,15 +268,7 @@ fn credentials(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Credentials>, ConfigError> {
     let text = |text: &str| Ok(text.to_owned());
-    let from_file = words.maybe(Key::ControlPasswordFile, |path| {
-        let text =
-            world.read(Path::new(path)).map_err(|e| format!("{path}: {e}; create it, readable by bgsafe"))?;
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        match line.strip_suffix('\r').unwrap_or(line) {
-            "" => Err(format!("{path} is empty; write the password into it")),
-            password => Ok(Secret(password.to_owned())),
-        }
-    })?;
+    let from_file = words.maybe(Key::ControlPasswordFile, |path| password(path, world))?;
     if server.password.is_some() {
         let by = words.0.given(Key::Upstream).map(|given| &given.origin);
         if matches!(by, Some(Origin::Flag(_))) {
@@ -298,6 +295,51 @@ fn credentials(
                 .to_owned(),
         )),
     }
+}
+
+/// The first line of a file.
+fn password(path: &str, world: &dyn World) -> Result<Secret, String> {
+    let text =
+        world.read(Path::new(path)).map_err(|e| format!("{path}: {e}; create it, readable by bgsafe"))?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    match line.strip_suffix('\r').unwrap_or(line) {
+        "" => Err(format!("{path} is empty; write the password into it")),
+        password => Ok(Secret(password.to_owned())),
+    }
+}
+
+fn sentinels(words: &Words, world: &dyn World) -> Result<Sentinels, ConfigError> {
+    let text = |text: &str| Ok(text.to_owned());
+    let given = words.all(Key::Sentinels, text)?;
+    let off = given.iter().any(|word| word == "off");
+    let seek = match (off, given.is_empty()) {
+        (true, _) if given.len() > 1 => {
+            return Err(ConfigError("sentinels are named and off at once; keep one of both".into()));
+        }
+        (true, _) => Seek::Off,
+        (false, true) => Seek::Discover,
+        (false, false) => Seek::Named,
+    };
+    let addresses = match seek {
+        Seek::Named => words.all(Key::Sentinels, |at| url::host_port(at, Some(url::SENTINEL_PORT)))?,
+        Seek::Off | Seek::Discover => Vec::new(),
+    };
+    let user = words.maybe(Key::SentinelUser, text)?;
+    let password = words.maybe(Key::SentinelPasswordFile, |path| password(path, world))?;
+    let credentials = match (user, password) {
+        (user, Some(password)) => Some(Credentials { user, password }),
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err(ConfigError("sentinel-user needs a password; give --sentinel-password-file".into()));
+        }
+    };
+    Ok(Sentinels {
+        seek,
+        addresses,
+        name: words.need(Key::SentinelName, text)?,
+        credentials,
+        policy: words.need(Key::SentinelPolicy, |text| choose(&SENTINEL_POLICIES, text))?,
+    })
 }
 
 /// The directory, and how the default was found.

@@ -42,8 +42,15 @@ pub struct Given {
 }
 
 /// One layer, or several merged.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Layer([Option<Given>; COUNT]);
+
+impl Default for Layer {
+    /// Nothing is said. (The standard library derives this for short arrays only.)
+    fn default() -> Self {
+        Layer(std::array::from_fn(|_| None))
+    }
+}
 
 impl Layer {
     /// Says `words` of `key`.

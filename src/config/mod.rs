@@ -72,6 +72,51 @@ impl Policy {
     }
 }
 
+/// How the Sentinels that watch a server are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// They are not asked: none is believed to watch.
+    Off,
+    /// By the operator's list.
+    Named,
+    /// By what the server shows of them.
+    Discover,
+}
+
+/// Who acts first when a primary that Sentinel watches cannot save.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentinelPolicy {
+    /// Open the writes while Sentinel still agrees, so that no failover happens.
+    MitigateFirst,
+    /// Park writes for as long as Sentinel takes to fail over; open them only if it does not.
+    PreferFailover,
+}
+
+impl SentinelPolicy {
+    /// The word that options and logs show.
+    pub fn name(self) -> &'static str {
+        match self {
+            SentinelPolicy::MitigateFirst => "mitigate-first",
+            SentinelPolicy::PreferFailover => "prefer-failover",
+        }
+    }
+}
+
+/// The Sentinels that the operator told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sentinels {
+    /// How they are found.
+    pub seek: Seek,
+    /// `host:port` each; empty unless [`Seek::Named`].
+    pub addresses: Vec<String>,
+    /// What they call the group.
+    pub name: String,
+    /// For AUTH at each of them.
+    pub credentials: Option<Credentials>,
+    /// Who acts first.
+    pub policy: SentinelPolicy,
+}
+
 /// What happens when the exposure budget is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenExposed {
@@ -189,6 +234,8 @@ pub struct Config {
     pub alert_command: Option<String>,
     /// Names that the server has for commands of the control connection.
     pub renames: rename::Renames,
+    /// Who else decides which server is the primary.
+    pub sentinels: Sentinels,
     /// Which scripts may be sent again.
     pub replay_scripts: ReplayScripts,
     /// May the switch be lowered on a replica that would end itself?

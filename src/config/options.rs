@@ -30,6 +30,11 @@ pub enum Key {
     AlertUrl,
     AlertCommand,
     Rename,
+    Sentinels,
+    SentinelName,
+    SentinelUser,
+    SentinelPasswordFile,
+    SentinelPolicy,
     ReplayScripts,
     GuardReplicas,
     StateDir,
@@ -42,7 +47,7 @@ pub enum Key {
 }
 
 /// How many options there are.
-pub const COUNT: usize = 31;
+pub const COUNT: usize = 36;
 
 /// What the world is told about one option.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +74,7 @@ const fn row(
     help: &'static str,
 ) -> Row {
     let default = if default.is_empty() { None } else { Some(default) };
-    Row { key, name, value, default, many: matches!(key, Key::Listen | Key::Rename), help }
+    Row { key, name, value, default, many: matches!(key, Key::Listen | Key::Rename | Key::Sentinels), help }
 }
 
 /// Every option, in the order of [`Key`].
@@ -127,6 +132,18 @@ pub const OPTIONS: [Row; COUNT] = [
     row(Key::Rename, "rename", "NAME=NEWNAME", "",
         "A command that the server knows by another name (rename-command), for bgsafe's own control \
          connection; repeat it, or separate with commas [default: none]"),
+    row(Key::Sentinels, "sentinels", "HOST:PORT", "",
+        "The Sentinels that watch the server, so that an old primary is not opened after a failover; \
+         repeat it, or separate with commas, or off [default: as the server shows them]"),
+    row(Key::SentinelName, "sentinel-name", "NAME", "mymaster",
+        "What the Sentinels given by --sentinels call the group of servers"),
+    row(Key::SentinelUser, "sentinel-user", "USER", "",
+        "ACL user at the Sentinels [default: none]"),
+    row(Key::SentinelPasswordFile, "sentinel-password-file", "FILE", "",
+        "File with the password of the Sentinels [default: none is needed]"),
+    row(Key::SentinelPolicy, "sentinel-policy", "POLICY", "mitigate-first",
+        "When a primary that Sentinel watches cannot save: mitigate-first (open its writes while Sentinel still \
+         agrees, so that no failover happens) or prefer-failover (park writes for as long as Sentinel takes)"),
     row(Key::ReplayScripts, "replay-scripts", "WHICH", "declared",
         "Scripts and functions that may be sent again after a refusal: declared (those that declare \
          their flags), all or none"),

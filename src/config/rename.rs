@@ -7,7 +7,7 @@
 use std::fmt;
 
 /// Every command that the control connection may send. What is not here cannot be meant by `--rename`.
-pub const SENT: [&str; 17] = [
+pub const SENT: [&str; 19] = [
     "ACL",
     "AUTH",
     "BGREWRITEAOF",
@@ -22,7 +22,9 @@ pub const SENT: [&str; 17] = [
     "LATENCY",
     "MULTI",
     "PING",
+    "PSUBSCRIBE",
     "PSYNC",
+    "PUBSUB",
     "REPLCONF",
     "ROLE",
 ];

@@ -9,7 +9,7 @@ use super::layers::{Layer, Origin};
 use super::options::{Key, OPTIONS};
 use super::units::{duration_text, size_text};
 use super::url::Upstream;
-use super::{Config, Loaded, Repair, ReplayScripts, Setting, WhenExposed};
+use super::{Config, Loaded, Repair, ReplayScripts, Seek, Setting, WhenExposed};
 
 /// Stands in the place of a password.
 const MASK: &str = "***";
@@ -76,6 +76,18 @@ fn value(key: Key, config: &Config, server: &Upstream, words: &Layer) -> Option<
                 config.renames.names().filter_map(|name| quoted(&format!("{name}={MASK}"))).collect();
             (!all.is_empty()).then(|| format!("[{}]", all.join(", ")))
         }
+        Key::Sentinels => match config.sentinels.seek {
+            Seek::Off => quoted("off"),
+            Seek::Discover => None,
+            Seek::Named => {
+                let all: Vec<_> = config.sentinels.addresses.iter().filter_map(|at| quoted(at)).collect();
+                Some(format!("[{}]", all.join(", ")))
+            }
+        },
+        Key::SentinelName => quoted(&config.sentinels.name),
+        Key::SentinelUser => config.sentinels.credentials.as_ref()?.user.as_deref().and_then(quoted),
+        Key::SentinelPasswordFile => words.given(key)?.words.first().and_then(|path| quoted(path)),
+        Key::SentinelPolicy => quoted(config.sentinels.policy.name()),
         Key::ReplayScripts => quoted(match config.replay_scripts {
             ReplayScripts::Declared => "declared",
             ReplayScripts::All => "all",

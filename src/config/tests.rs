@@ -93,6 +93,13 @@ fn the_defaults_are_those_of_the_contract() {
         alert_url: None,
         alert_command: None,
         renames: rename::Renames::default(),
+        sentinels: Sentinels {
+            seek: Seek::Discover,
+            addresses: Vec::new(),
+            name: "mymaster".into(),
+            credentials: None,
+            policy: SentinelPolicy::MitigateFirst,
+        },
         replay_scripts: ReplayScripts::Declared,
         guard_replicas: true,
         state_dir: "/var/lib/bgsafe".into(),
@@ -105,6 +112,32 @@ fn the_defaults_are_those_of_the_contract() {
     };
     assert_eq!(config, expected);
     assert_eq!(warnings, Vec::<String>::new());
+}
+
+#[test]
+fn sentinels_are_named_switched_off_or_left_to_be_found() {
+    let toy = Toy::new().file("/pass", "hush\n");
+    let read = |given: &[(Key, &str)]| built(given, &toy).config.sentinels;
+    let named = read(&[
+        (Key::Sentinels, "h1,h2:7"),
+        (Key::SentinelName, "cache"),
+        (Key::SentinelPasswordFile, "/pass"),
+    ]);
+    assert_eq!((named.seek, named.name.as_str()), (Seek::Named, "cache"));
+    assert_eq!(named.addresses, ["h1:26379", "h2:7"]);
+    assert_eq!(named.credentials.map(|c| c.password), Some(Secret("hush".into())));
+    assert_eq!(read(&[(Key::Sentinels, "off")]).seek, Seek::Off);
+    let prefers = read(&[(Key::SentinelPolicy, "prefer-failover")]);
+    assert_eq!((prefers.seek, prefers.policy), (Seek::Discover, SentinelPolicy::PreferFailover));
+    for (given, says) in [
+        (vec![(Key::Sentinels, "off,h1")], "named and off at once"),
+        (vec![(Key::Sentinels, "h1:x")], "port must be a number"),
+        (vec![(Key::SentinelUser, "u")], "needs a password"),
+        (vec![(Key::SentinelPolicy, "never")], "not one of mitigate-first, prefer-failover"),
+    ] {
+        let error = refused(&given, &toy);
+        assert!(error.contains(says), "{given:?}: {error}");
+    }
 }
 
 #[test]
@@ -121,6 +154,7 @@ fn the_example_file_parses_and_says_the_defaults() {
         })
         .collect();
     let toy = Toy::new().file("./bgsafe.toml", &open).file("/run/secrets/bgsafe-control", "hush\n");
+    let toy = toy.file("/run/secrets/bgsafe-sentinel", "hush\n");
     let Loaded { config, settings, .. } = built(&[], &toy);
     assert!(settings.iter().all(|s| s.origin.starts_with("file ./bgsafe.toml:")), "{settings:?}");
     assert_eq!(
@@ -131,6 +165,7 @@ fn the_example_file_parses_and_says_the_defaults() {
             alert_url: None,
             alert_command: None,
             renames: rename::Renames::default(),
+            sentinels: plain.sentinels.clone(),
             workers: plain.workers,
             ..config
         },

@@ -12,6 +12,8 @@ use super::{Address, Secret};
 
 /// redis-server's own default (`config.c`, `port`).
 const PORT: u16 = 6379;
+/// Sentinel's (`config.c`, REDIS_SENTINEL_PORT).
+pub const SENTINEL_PORT: u16 = 26379;
 
 /// Kept as they are in a written URL: RFC 3986's unreserved characters, and `/` in a path.
 const WORD: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

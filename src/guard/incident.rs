@@ -24,6 +24,7 @@ mod rewrites;
 mod rights;
 mod span;
 mod view;
+mod watched;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -33,6 +34,7 @@ use self::escrow::Copies;
 pub use self::messages::{Action, Event, News, Now, Tone};
 use self::neighbours::Neighbours;
 use self::rewrites::Rewrites;
+use self::watched::Watched;
 use super::debt::Debt;
 use super::dialogue::Talk;
 use super::evidence::{Healthy, Look, Rights, Role};
@@ -137,6 +139,8 @@ pub struct Guard {
     neighbours: Neighbours,
     rewrites: Rewrites,
     copies: Copies,
+    /// Who else watches this server, and what they say.
+    watched: Watched,
     /// The newest refusal that we heard, in the server's words.
     refusal: Option<String>,
     past: Past,
@@ -194,6 +198,7 @@ impl Guard {
             neighbours: Neighbours::default(),
             rewrites: Rewrites::default(),
             copies: Copies::default(),
+            watched: Watched::default(),
             refusal: None,
             past: Past::default(),
             lowered_at: (0, 0),
@@ -255,8 +260,10 @@ impl Guard {
             Event::Hooked(id, result) => self.hooked(now, &id, result),
             Event::Endangered { known, asked } => self.endangered(now, known, asked),
             Event::Roused => self.roused(now),
+            Event::Viewed(report) => self.viewed(now, report),
             Event::Timer => {}
         }
+        self.keep_time(now);
         if self.is_blind(now) {
             // Nobody will ever open a ticket: to withhold refusals would only delay them.
             self.set_posture(Posture::Refuse);
@@ -362,6 +369,9 @@ impl Guard {
         if row.course == Course::Shelter {
             return self.shelter(now, row.why);
         }
+        if row.course == Course::Ask {
+            return self.ask_who_watches(now);
+        }
         if row.course == Course::Lower {
             self.set_posture(Posture::Hold);
             match self.debt.is_some() {
@@ -388,7 +398,8 @@ impl Guard {
                     self.find("config-blocked", "warn", why, self.remedy_config());
                 }
             }
-            Course::Look | Course::Shelter | Course::Lower => {}
+            Course::Shun => self.shun(now, row.why),
+            Course::Look | Course::Ask | Course::Shelter | Course::Lower => {}
         }
     }
 

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use super::escrow::plan::Plan;
-use crate::config::{Policy, Repair, WhenExposed};
+use crate::config::{Policy, Repair, Seek, SentinelPolicy, WhenExposed};
 use crate::posture::Variant;
+use crate::topology::view::{View, Watch};
 
 /// The operator's choices that the guard obeys.
 #[derive(Clone, Debug)]
@@ -38,6 +39,10 @@ pub struct Settings {
     pub user: String,
     /// How long one command may wait.
     pub hold_time: Duration,
+    /// How Sentinels are found.
+    pub seek: Seek,
+    /// Before Sentinel, or after it?
+    pub sentinel_policy: SentinelPolicy,
     /// Tells incidents of two processes in one second apart.
     pub nonce: u16,
     /// May the switch be lowered on a replica that would end itself?
@@ -82,11 +87,15 @@ pub const SHELTER: Duration = Duration::from_millis(300);
 pub const ANSWER: Duration = Duration::from_millis(10);
 /// Between looks at a replica that would end itself, while a save of it runs.
 pub const NURSE_EVERY: Duration = Duration::from_millis(20);
+/// Sentinel's view is as good as this is young.
+pub const VIEW_FRESH: Duration = Duration::from_secs(5);
+/// How long it is waited for, where none was had before: Sentinels greet each other every 2 s.
+pub const VIEW_WAIT: Duration = Duration::from_secs(6);
 /// Lines of one incident's timeline.
 pub const TIMELINE_MOST: usize = 400;
 
 /// What is known when a refusal has been heard by ourselves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Facts {
     /// The operator's policy.
     pub policy: Policy,
@@ -114,6 +123,20 @@ pub struct Facts {
     pub run_id: bool,
     /// The debt could not be made durable.
     pub debt_failed: bool,
+    /// What Sentinel says of this server.
+    pub watch: Watch,
+    /// The operator prefers a failover, and one may still come.
+    pub may_fail_over: bool,
+}
+
+impl Facts {
+    /// A server that takes itself for the primary, and Sentinel's view of it is this.
+    fn seen_as(&self, is: fn(&View) -> bool) -> bool {
+        match &self.watch {
+            Watch::Sees(view) => self.primary && is(view) && !mutant!(LowersAZombie),
+            Watch::Unasked | Watch::Untold | Watch::Nobody | Watch::Awaited | Watch::Blind => false,
+        }
+    }
 }
 
 /// What to do about a refusal.
@@ -129,6 +152,10 @@ pub enum Course {
     ParkAof,
     /// Park writes while a BGSAVE is tried.
     Park,
+    /// Park writes and try nothing: a save, too, would open a server that may have been replaced.
+    Shun,
+    /// Find out first who watches.
+    Ask,
     /// Look first.
     Look,
     /// Wait a moment: replicas first.
@@ -148,12 +175,27 @@ pub struct Row {
 }
 
 /// What to do about a refusal that we heard ourselves. First row that holds.
-pub const COURSES: [Row; 14] = [
+pub const COURSES: [Row; 22] = [
     Row { why: "policy observe", when: |f| f.policy == Policy::Observe, course: Course::Observe },
     Row {
         why: "the snapshot's target moved to a suspect place",
         when: |f| f.break_in,
         course: Course::Freeze,
+    },
+    Row {
+        why: "Sentinel names another primary",
+        when: |f| f.seen_as(|view| matches!(view, View::SaysOther(_))),
+        course: Course::Shun,
+    },
+    Row {
+        why: "Sentinel is failing over",
+        when: |f| f.seen_as(|view| *view == View::FailingOver),
+        course: Course::Shun,
+    },
+    Row {
+        why: "the Sentinels disagree about the primary",
+        when: |f| f.seen_as(|view| *view == View::Disagree),
+        course: Course::Shun,
     },
     Row { why: "exposure budget spent", when: |f| f.exposed, course: Course::Refuse },
     Row {
@@ -161,11 +203,31 @@ pub const COURSES: [Row; 14] = [
         when: |f| f.variant == Variant::Aof,
         course: Course::ParkAof,
     },
+    Row {
+        why: "whether a Sentinel watches is not known yet",
+        when: |f| f.primary && f.watch == Watch::Unasked,
+        course: Course::Ask,
+    },
+    Row {
+        why: "Sentinel's view is awaited",
+        when: |f| f.primary && f.watch == Watch::Awaited,
+        course: Course::Shun,
+    },
     Row { why: "policy hold", when: |f| f.policy == Policy::Hold, course: Course::Park },
     Row { why: "the operator set the switch by hand", when: |f| f.hands_off, course: Course::Park },
     Row { why: "the debt could not be written", when: |f| f.debt_failed, course: Course::Park },
     Row { why: "nothing recent is known", when: |f| !f.looked, course: Course::Look },
     Row { why: "the server is not a primary", when: |f| !f.primary && !f.would_abort, course: Course::Park },
+    Row {
+        why: "a Sentinel watches, and its view cannot be had",
+        when: |f| f.primary && f.watch == Watch::Blind && !mutant!(TakesSilenceForConsent),
+        course: Course::Park,
+    },
+    Row {
+        why: "waiting for Sentinel to fail over, as --sentinel-policy says",
+        when: |f| f.primary && f.may_fail_over,
+        course: Course::Park,
+    },
     Row { why: "CONFIG is not allowed", when: |f| !f.config, course: Course::Park },
     Row { why: "INFO does not tell the run id", when: |f| !f.run_id, course: Course::Park },
     Row {
@@ -177,6 +239,11 @@ pub const COURSES: [Row; 14] = [
         why: "replicas would end themselves at the first write: they come first",
         when: |f| f.replicas_endangered > 0 && !f.waited,
         course: Course::Shelter,
+    },
+    Row {
+        why: "the last snapshot failed, and whether a Sentinel watches cannot be asked",
+        when: |f| f.watch == Watch::Untold,
+        course: Course::Lower,
     },
     Row { why: "the last snapshot failed", when: |_| true, course: Course::Lower },
 ];
@@ -212,26 +279,44 @@ mod tests {
             config: true,
             run_id: true,
             debt_failed: false,
+            watch: Watch::Nobody,
+            may_fail_over: false,
         };
+        let fine = || fine.clone();
+        let sees = |view| Facts { watch: Watch::Sees(view), ..fine() };
+        let watch = |watch| Facts { watch, ..fine() };
         for (facts, expected) in [
-            (fine, Course::Lower),
-            (Facts { policy: Policy::Observe, break_in: true, ..fine }, Course::Observe),
-            (Facts { break_in: true, variant: Variant::Aof, ..fine }, Course::Freeze),
-            (Facts { exposed: true, ..fine }, Course::Refuse),
-            (Facts { variant: Variant::Aof, looked: false, ..fine }, Course::ParkAof),
-            (Facts { policy: Policy::Hold, ..fine }, Course::Park),
-            (Facts { hands_off: true, ..fine }, Course::Park),
-            (Facts { looked: false, primary: false, ..fine }, Course::Look),
-            (Facts { primary: false, ..fine }, Course::Park),
-            (Facts { primary: false, would_abort: true, ..fine }, Course::Lower),
-            (Facts { primary: false, would_abort: true, policy: Policy::Hold, ..fine }, Course::Park),
-            (Facts { primary: false, would_abort: true, run_id: false, ..fine }, Course::Park),
-            (Facts { replicas_endangered: 1, ..fine }, Course::Shelter),
-            (Facts { replicas_endangered: 1, waited: true, ..fine }, Course::Lower),
-            (Facts { replicas_endangered: 1, config: false, ..fine }, Course::Park),
-            (Facts { config: false, ..fine }, Course::Park),
-            (Facts { run_id: false, ..fine }, Course::Park),
-            (Facts { debt_failed: true, ..fine }, Course::Park),
+            (fine(), Course::Lower),
+            (sees(View::Agrees), Course::Lower),
+            (sees(View::SDown { by: 2, of: 3 }), Course::Lower),
+            (watch(Watch::Untold), Course::Lower),
+            (sees(View::SaysOther("h:1".into())), Course::Shun),
+            (Facts { exposed: true, ..sees(View::SaysOther("h:1".into())) }, Course::Shun),
+            (Facts { policy: Policy::Hold, ..sees(View::SaysOther("h:1".into())) }, Course::Shun),
+            (Facts { primary: false, ..sees(View::SaysOther("h:1".into())) }, Course::Park),
+            (sees(View::FailingOver), Course::Shun),
+            (sees(View::Disagree), Course::Shun),
+            (watch(Watch::Unasked), Course::Ask),
+            (watch(Watch::Awaited), Course::Shun),
+            (watch(Watch::Blind), Course::Park),
+            (Facts { may_fail_over: true, ..sees(View::Agrees) }, Course::Park),
+            (Facts { policy: Policy::Observe, break_in: true, ..fine() }, Course::Observe),
+            (Facts { break_in: true, variant: Variant::Aof, ..fine() }, Course::Freeze),
+            (Facts { exposed: true, ..fine() }, Course::Refuse),
+            (Facts { variant: Variant::Aof, looked: false, ..fine() }, Course::ParkAof),
+            (Facts { policy: Policy::Hold, ..fine() }, Course::Park),
+            (Facts { hands_off: true, ..fine() }, Course::Park),
+            (Facts { looked: false, primary: false, ..fine() }, Course::Look),
+            (Facts { primary: false, ..fine() }, Course::Park),
+            (Facts { config: false, ..fine() }, Course::Park),
+            (Facts { run_id: false, ..fine() }, Course::Park),
+            (Facts { debt_failed: true, ..fine() }, Course::Park),
+            (Facts { primary: false, would_abort: true, ..fine() }, Course::Lower),
+            (Facts { primary: false, would_abort: true, policy: Policy::Hold, ..fine() }, Course::Park),
+            (Facts { primary: false, would_abort: true, run_id: false, ..fine() }, Course::Park),
+            (Facts { replicas_endangered: 1, ..fine() }, Course::Shelter),
+            (Facts { replicas_endangered: 1, waited: true, ..fine() }, Course::Lower),
+            (Facts { replicas_endangered: 1, config: false, ..fine() }, Course::Park),
         ] {
             assert_eq!(course(&facts).course, expected, "{facts:?}");
         }

@@ -258,6 +258,10 @@ pub struct UpstreamStatus {
     pub version: String,
     /// As INFO says, or empty.
     pub run_id: String,
+    /// What Sentinel says of it: `agrees`, `s-down`, `failing-over`, `says-other`, `disagree`; `none` when nobody
+    /// watches; `awaited`, `blind`, `untold`, `unasked` when that is not known.
+    #[serde(default)]
+    pub sentinel: String,
     /// Where the incident stands.
     pub phase: Phase,
     /// What sessions do with writes.

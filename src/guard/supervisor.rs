@@ -34,6 +34,7 @@ pub use seat::Seat;
 use alerts::Alerts;
 use copies::Copies;
 use errands::Errands;
+use watching::Watching;
 
 pub mod alerts;
 mod copies;
@@ -44,6 +45,7 @@ mod program;
 mod records;
 mod seat;
 mod telling;
+mod watching;
 
 /// Sessions woken in one step, and the pause after it: ten thousand held writes do not arrive as one.
 const WAKE_STEP: (usize, Duration) = (128, Duration::from_millis(1));
@@ -109,6 +111,7 @@ pub fn spawn_at(
         done,
         looking: Arc::default(),
     };
+    let watching = Watching::new(params.sentinels.clone());
     let start = Instant::now();
     let status = guard.status(clock(start), held(&gate));
     let shared = Arc::new(Shared::new(gate.clone(), status, incidents));
@@ -126,6 +129,7 @@ pub fn spawn_at(
         errands,
         errands_done,
         copies,
+        watching,
         store_by: None,
         stale: 0,
         start,
@@ -164,6 +168,7 @@ struct Shell {
     errands: Errands,
     errands_done: inbox::UnboundedReceiver<Event>,
     copies: Copies,
+    watching: Watching,
     /// A job of the debt is under way; when its time is up.
     store_by: Option<Instant>,
     /// Jobs of the debt that were given up and will still be answered: not the answer that is awaited.
@@ -223,6 +228,7 @@ impl Shell {
                     }
                 }
                 Some(event) = self.errands_done.recv() => self.tell(event),
+                () = self.watching.changed() => self.viewed(),
                 () = self.gate.sighted() => {
                     self.alarmed.get_or_insert_with(Instant::now);
                     let sightings = self.gate.sightings();
@@ -313,6 +319,7 @@ impl Shell {
                 Action::Pull(order) => self.copies.pull(order),
                 Action::StopPull => self.copies.stop(),
                 Action::Remember(healthy) => self.job(Job::Remember(healthy)),
+                Action::Scout => self.watching.scout(&self.params.endpoint),
             }
         }
         if opens && self.gate.posture() != Posture::Hold {
@@ -332,6 +339,7 @@ impl Shell {
         self.line = None;
         match line {
             Line::Connected(Ok(control)) => {
+                self.watching.reached(control.peer());
                 self.control = Some(control);
                 self.tell(Event::Up);
             }
@@ -388,6 +396,7 @@ impl Shell {
     }
 
     async fn end(mut self) {
+        self.watching.end();
         self.settle_now();
         if let Some(record) = self.guard.record() {
             let mut record = Box::new(record.clone());

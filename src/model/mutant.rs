@@ -51,6 +51,10 @@ pub enum Mutant {
     Spins,
     /// The next life does not read the debt.
     ForgetsTheDebt,
+    /// A server that Sentinel has replaced is opened all the same.
+    LowersAZombie,
+    /// Sentinels that cannot be asked are taken for agreeing.
+    TakesSilenceForConsent,
 }
 
 thread_local! {

@@ -12,7 +12,7 @@ use super::client::Client;
 use super::session::{Gate, Session};
 use super::step::{Budget, Step};
 use crate::command::Table;
-use crate::config::{Escrow, Policy, Repair, WhenExposed};
+use crate::config::{Escrow, Policy, Repair, Seek, SentinelPolicy, WhenExposed};
 use crate::guard::debt::Debt;
 use crate::guard::dialogue::{Command, Dialogue, Next, Talk};
 use crate::guard::escrow::plan::Plan;
@@ -97,6 +97,8 @@ fn settings(copies: bool) -> Settings {
         name: "bgsafe:7".into(),
         user: "default".into(),
         hold_time: Duration::from_secs(5),
+        seek: Seek::Discover,
+        sentinel_policy: SentinelPolicy::MitigateFirst,
         nonce: 7,
         guard_replicas: true,
     }
@@ -307,7 +309,7 @@ impl World {
                 Action::Said(_, "configuration file has our no", ..) => self.unfound = false,
                 Action::Opened | Action::Said(..) | Action::Record(_) | Action::Silent(_) => {}
                 Action::Hook(_) | Action::Remedied(..) | Action::Headroom(..) | Action::Remember(..) => {}
-                Action::News(_) => {}
+                Action::News(_) | Action::Scout => {}
             }
         }
         match self.guard.posture() == self.gate.posture {

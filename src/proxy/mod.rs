@@ -17,7 +17,7 @@ use tracing::info;
 
 use crate::admin::{self, View};
 use crate::command::Table;
-use crate::config::{Address, Config, Policy, ReplayScripts};
+use crate::config::{Address, Config, Policy, ReplayScripts, Seek, Sentinels};
 use crate::gate::Gate;
 use crate::guard::feed::{PhaseChange, Turns};
 use crate::guard::fleet::{self, Crew};
@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::route::Route;
 use crate::session::allowance::Allowance;
 use crate::session::core::{Rules, ScriptReplay};
+use crate::topology::watch::{self, Watcher};
 
 use listener::Listener;
 use worker::{Shared, Worker};
@@ -106,7 +107,8 @@ async fn serve(config: Config) -> Result<(), RunError> {
     let route = Arc::new(Route::new(config.upstream.clone(), Arc::clone(&gate)));
     let shared = Arc::new(shared(&config, route));
     let metrics = Arc::new(Metrics::new(config.workers));
-    let params = Params::new(&config);
+    let mut params = Params::new(&config);
+    params.sentinels = watcher(&config, &params, &closing);
     let (endpoint, turns) = (params.endpoint.clone(), params.turns.clone());
     let guard = fleet::spawn(params, Arc::clone(&gate), Arc::clone(&metrics), closing.clone())?;
     let workers: io::Result<Vec<_>> = (0..config.workers)
@@ -164,6 +166,14 @@ async fn serve(config: Config) -> Result<(), RunError> {
     let _ = guard.task.await;
     info!("ended");
     Ok(())
+}
+
+/// Of the Sentinels that the operator named.
+fn watcher(config: &Config, params: &Params, closing: &CancellationToken) -> Option<Watcher> {
+    let Sentinels { seek, addresses, name, credentials, policy: _ } = config.sentinels.clone();
+    let client = params.endpoint.name.clone();
+    let params = watch::Params { name: Some(name), sentinels: addresses, credentials, client };
+    (seek == Seek::Named).then(|| Watcher::spawn(params, closing.clone()))
 }
 
 /// What every session needs to know.

@@ -69,6 +69,8 @@ pub struct FakeRedis {
     pub primary: bool,
     /// `replica-ignore-disk-write-errors`.
     pub ignores_errors: bool,
+    /// So many Sentinels watch it.
+    pub sentinels: i64,
     /// Good saves to disk since the beginning of time, restarts included.
     pub good_saves: u64,
     /// BGSAVE commands that were accepted or failed to fork.
@@ -118,6 +120,7 @@ impl FakeRedis {
             dbfilename: "dump.rdb".into(),
             primary: true,
             ignores_errors: false,
+            sentinels: 0,
             good_saves: 0,
             bgsaves: 0,
             rewrites: 0,

@@ -47,6 +47,7 @@ impl Second {
         if self.clients {
             batch.push(words("CLIENT LIST"));
         }
+        batch.push(words("PUBSUB NUMSUB __sentinel__:hello"));
         if let Some(user) = &self.user {
             batch.extend(Rights::DRY.map(|right| {
                 let mut command = ["ACL", "DRYRUN", user].map(String::from).to_vec();
@@ -74,6 +75,13 @@ impl Second {
                 }
                 None => {}
             }
+        }
+        // Each Sentinel subscribes to its kind's own channel, whatever it is called and however many clients there
+        // are (`sentinel.c:sentinelReconnectInstance`).
+        if let Some(Frame::Array(pair)) = replies.next()
+            && let [_, Frame::Integer(n)] = pair.as_slice()
+        {
+            server.sentinels = u64::try_from(*n).ok().into();
         }
         if self.user.is_some() {
             for (right, reply) in Rights::DRY.into_iter().zip(replies.by_ref()) {

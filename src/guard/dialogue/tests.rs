@@ -33,6 +33,7 @@ fn an_inquiry_reads_what_it_asked_for_and_says_why_it_does_not_know() {
         lines,
         [
             "CLIENT LIST",
+            "PUBSUB NUMSUB __sentinel__:hello",
             "ACL DRYRUN default PING",
             "ACL DRYRUN default CONFIG SET stop-writes-on-bgsave-error yes",
             "ACL DRYRUN default BGSAVE",
@@ -43,6 +44,7 @@ fn an_inquiry_reads_what_it_asked_for_and_says_why_it_does_not_know() {
     let no = bulk("User default has no permissions to run the 'config|set' command");
     let replies = [
         bulk("id=1 name=sentinel-1-cmd\n"),
+        fault("NOPERM no"),
         simple("OK"),
         no.clone(),
         fault("ERR x"),

@@ -27,7 +27,10 @@ impl Guard {
                 self.heard(now, sightings, heard);
             }
             Answer::Looked(look) => self.looked(now, *look),
-            Answer::Inquired(found) => self.inquired(now, found.0, found.1),
+            Answer::Inquired(found) => {
+                self.told_who_watches(now, found.1.sentinels.clone());
+                self.inquired(now, found.0, found.1);
+            }
             Answer::Applied(result) => self.stepped(now, result.map(|()| "accepted".into())),
             Answer::Lowered { previous, heard, rewrites } => {
                 self.lowered(now, sightings, &previous, heard, &rewrites);

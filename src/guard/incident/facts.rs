@@ -32,6 +32,8 @@ impl Guard {
                 && seen.is_some_and(|l| l.knob.known().is_some()),
             run_id: seen.is_some_and(|l| l.run_id.known().is_some()),
             debt_failed: self.past.debt_failed,
+            watch: self.watch(now),
+            may_fail_over: self.may_fail_over(now),
         }
     }
 

@@ -65,11 +65,12 @@ impl Guard {
     pub(super) fn only_watch(&mut self, now: Now) {
         let would = course(&Facts { policy: Policy::Mitigate, ..self.facts(now) });
         let what = match would.course {
-            Course::Lower | Course::Shelter | Course::Look | Course::Observe => {
+            Course::Lower | Course::Shelter | Course::Look | Course::Ask | Course::Observe => {
                 "would lower the switch and try a BGSAVE"
             }
             Course::ParkAof => "would park writes until the append-only file heals",
             Course::Park => "would park writes and try a BGSAVE",
+            Course::Shun => "would park writes and try nothing",
             Course::Freeze => "would park writes and touch nothing",
             Course::Refuse => "would deliver refusals and try a BGSAVE",
         };
@@ -95,6 +96,8 @@ impl Guard {
     }
 
     pub(super) fn set_posture(&mut self, posture: Posture) {
+        // The switch is down, and Sentinel has replaced this server or is about to: nothing opens it meanwhile.
+        let posture = if posture == Posture::Forward && self.is_shunned() { Posture::Hold } else { posture };
         // Policy observe delivers what comes, as it comes.
         if self.posture != posture && (self.settings.policy != Policy::Observe) {
             self.posture = posture;

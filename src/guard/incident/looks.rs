@@ -204,6 +204,7 @@ impl Guard {
         if new && !self.neighbours.lowered_as_replica {
             self.say(now, "no longer a primary", "the switch stays down until a save is proved".into());
         }
+        self.shun_while_lowered(now);
         if !self.past.frozen && self.is_break_in(look) {
             return self.freeze(now);
         }
@@ -235,7 +236,7 @@ impl Guard {
 
     fn looked_closed(&mut self, now: Now, look: &Look) {
         let row = course(&self.facts(now));
-        if self.course != Some(row.why) && row.course != Course::Look {
+        if self.course != Some(row.why) && !matches!(row.course, Course::Look | Course::Ask) {
             self.course = None;
             if matches!(row.course, Course::Lower | Course::Shelter) {
                 self.enter(now, Phase::Alarmed, "course changed", row.why.into());
@@ -246,7 +247,13 @@ impl Guard {
             return;
         }
         match row.course {
-            Course::Observe | Course::Freeze | Course::Look | Course::Shelter | Course::Lower => {
+            Course::Ask => self.ask_who_watches(now),
+            Course::Observe
+            | Course::Freeze
+            | Course::Shun
+            | Course::Look
+            | Course::Shelter
+            | Course::Lower => {
                 self.due = now.mono + LOOK_EVERY;
             }
             Course::ParkAof => self.due = now.mono + AOF_PROBE_EVERY,

@@ -11,6 +11,7 @@ use crate::guard::finding::trend::Ahead;
 use crate::guard::record::{Finding, Incident, Phase};
 use crate::guard::remedy::Change;
 use crate::posture::{Posture, Refusal};
+use crate::topology::view::Report;
 
 /// The two clocks, as the shell read them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub enum Event {
     Roused,
     /// A copy is on our disk, or why there is none.
     Pulled(Result<Box<Snapshot>, PullError>),
+    /// Sentinel's view of this server, as often as anything is heard of it.
+    Viewed(Report),
     /// A deadline passed.
     Timer,
 }
@@ -130,6 +133,8 @@ pub enum Action {
     Pull(Order),
     /// Give up the one under way; its end is told all the same.
     StopPull,
+    /// Listen for the Sentinels that watch this server; tell with [`Event::Viewed`].
+    Scout,
     /// Run the operator's program with this finding; tell with [`Event::Hooked`].
     Hook(Box<Finding>),
 }

@@ -51,5 +51,6 @@ impl Guard {
         self.neighbours.print(now, h);
         self.rewrites.print(now, than.rewrites, h);
         self.copies.print(now).hash(h);
+        self.watched.print(now, h);
     }
 }

@@ -48,6 +48,7 @@ impl Guard {
             Past { .. } => Outcome::SelfHealed,
         };
         self.forget_copies();
+        self.watched.end();
         self.set_posture(Posture::Forward);
         self.enter(now, Phase::Quiet, "incident closed", outcome.name().into());
         if let Some(journal) = self.journal.take() {

@@ -14,6 +14,11 @@ impl Guard {
         self.phase
     }
 
+    /// The server's, as it told last.
+    pub fn run_id(&self) -> Option<String> {
+        self.look.as_ref().and_then(|(_, look)| look.run_id.known().cloned())
+    }
+
     /// What sessions are told to do.
     pub fn posture(&self) -> Posture {
         self.posture
@@ -92,7 +97,8 @@ impl Guard {
             }),
             exposure: self.exposure(now),
             escrow: self.escrow_view(now),
-            findings: self.standing(),
+            findings: self.standing(now),
+            sentinel: self.watch_name(now).into(),
             rights: self.rights_view(),
             held,
             incident: self.record().map(|record| record.id.clone()),
@@ -105,7 +111,7 @@ impl Guard {
         RightsView { allowed: owned(allowed), denied: owned(denied) }
     }
 
-    fn standing(&self) -> Vec<Finding> {
+    fn standing(&self, now: Now) -> Vec<Finding> {
         let standing = || self.care.standing().to_vec();
         let mut findings = self.record().map_or_else(standing, |record| record.findings.clone());
         let mut add = |finding: Finding| {
@@ -123,6 +129,17 @@ impl Guard {
                     "{0} BGSAVE; then {0} CONFIG SET stop-writes-on-bgsave-error yes",
                     self.cli()
                 ),
+                applied: false,
+            });
+        }
+        if let Some(other) = self.zombie(now) {
+            add(Finding {
+                id: "zombie-primary".into(),
+                severity: "crit".into(),
+                evidence: format!(
+                    "Sentinel says that the primary is {other}; this one takes itself for one too"
+                ),
+                remedy: self.leave_zombie(&other),
                 applied: false,
             });
         }

@@ -10,6 +10,7 @@ mod replicas;
 mod rewrites;
 mod rng;
 mod scenarios;
+mod watched;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use redis_protocol::resp2::decode::decode_bytes;
 
 use self::host::Ill;
 use self::rng::Rng;
-use crate::config::{Policy, Repair, WhenExposed};
+use self::watched::Said;
+use crate::config::{Policy, Repair, Seek, SentinelPolicy, WhenExposed};
 use crate::guard::debt::{self, Debt};
 use crate::guard::dialogue::{Answer, Command, Dialogue, Heard, Next, Talk};
 use crate::guard::escrow::Snapshot;
@@ -56,6 +58,7 @@ enum Hand {
     Endangered(u32, u32),
     Roused,
     Ill(Option<Ill>),
+    Watch(i64, Option<Said>),
 }
 
 struct World {
@@ -109,6 +112,9 @@ struct World {
     bad_copies: u32,
     copies: Vec<Snapshot>,
     pulls: u64,
+    /// What the Sentinels say once a second, and what of it this life's guard was told, when.
+    said: Option<Said>,
+    told: Option<(u64, Said)>,
 }
 
 struct Crash;
@@ -155,6 +161,8 @@ impl World {
             bad_copies: 0,
             copies: Vec::new(),
             pulls: 0,
+            said: None,
+            told: None,
         }
     }
 
@@ -196,6 +204,7 @@ impl World {
             Event::Examined(_) => self.tell("-> Examined".into()),
             event => self.tell(format!("-> {event:?}")),
         }
+        self.hear_of(&event);
         let now = self.clock();
         self.guard.handle(now, event);
         if self.drain().is_err() {
@@ -211,6 +220,8 @@ impl World {
         (self.sightings, self.opened) = (0, 0);
         self.guard = Guard::new(self.settings.clone(), self.debt()).with_copy(self.copies.last().cloned());
         self.errands.clear();
+        self.told = None;
+        self.sentinels_speak(1);
         self.up = false;
         self.up_at = self.now + 30;
         self.fake.disconnect(1);
@@ -251,7 +262,7 @@ impl World {
                         self.errands.push((self.now + self.hook_ms, Event::Hooked(finding.id, Ok(()))));
                     }
                 }
-                Action::Remedied(..) | Action::Headroom(..) | Action::Remember(_) => {}
+                Action::Remedied(..) | Action::Headroom(..) | Action::Remember(_) | Action::Scout => {}
                 Action::News(news) => self.news.push(news),
                 Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}
             }
@@ -343,6 +354,7 @@ impl World {
                 if !self.wanted {
                     self.fail("the operator's value is no: there was nothing to lower");
                 }
+                self.lowers_what_sentinel_agrees_to();
                 self.lowerings += 1;
                 self.saves_when_lowered = self.fake.good_saves;
             }
@@ -392,6 +404,7 @@ impl World {
             Hand::Roused => self.event(Event::Roused),
             Hand::Move(dir) => self.fake.dir = dir.into(),
             Hand::Ill(ill) => self.fall_ill(ill),
+            Hand::Watch(sentinels, said) => self.are_watched(sentinels, said),
         }
     }
 
@@ -407,6 +420,7 @@ impl World {
         if self.posture == Posture::Hold {
             return;
         }
+        self.lets_nothing_through_to_a_zombie();
         let argv = [b"SET".to_vec(), b"k".to_vec(), b"v".to_vec()];
         let reply = self.fake.execute(self.now, 2, &argv);
         if reply.starts_with(b"-MISCONF") {
@@ -439,6 +453,7 @@ impl World {
                 let at = self.errands.iter().position(|(at, _)| *at == errand).expect("the earliest");
                 let (_, event) = self.errands.swap_remove(at);
                 self.event(event);
+                self.sentinels_speak_again();
             } else if up <= next {
                 self.up = true;
                 self.event(Event::Up);
@@ -479,6 +494,8 @@ fn settings() -> Settings {
         name: "bgsafe:7".into(),
         user: "default".into(),
         hold_time: Duration::from_secs(5),
+        seek: Seek::Discover,
+        sentinel_policy: SentinelPolicy::MitigateFirst,
         nonce: 7,
         guard_replicas: true,
     }

@@ -11,6 +11,7 @@ use crate::guard::feed::Turns;
 use crate::guard::policy::Settings;
 use crate::guard::store::StoreError;
 use crate::host::{self, Host};
+use crate::topology::watch::Watcher;
 
 /// What a supervisor needs to know.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub struct Params {
     pub alerts: Sinks,
     /// Where copies of the data go; `None`: escrow is off.
     pub escrow: Option<Keeping>,
+    /// The Sentinels that watch this server, when they are known by name.
+    pub sentinels: Option<Watcher>,
     /// Debts and incident records.
     pub state_dir: std::path::PathBuf,
     /// Bytes that may wait before one server.
@@ -87,6 +90,8 @@ impl Params {
                 name,
                 user: user.unwrap_or_else(|| "default".into()),
                 hold_time: config.hold_time,
+                seek: config.sentinels.seek,
+                sentinel_policy: config.sentinels.policy,
                 nonce,
                 guard_replicas: config.guard_replicas,
             },
@@ -94,6 +99,7 @@ impl Params {
             state_dir: config.state_dir.clone(),
             hold_bytes: config.hold_bytes,
             turns: Turns::default(),
+            sentinels: None,
             host: host::here(),
             hook: config.repair_hook.clone(),
             alerts: Sinks { url: config.alert_url.clone(), command: config.alert_command.clone() },

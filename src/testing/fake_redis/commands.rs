@@ -79,7 +79,8 @@ impl FakeRedis {
             "ACL" => 2,
             "SET" | "RPUSH" | "APPEND" | "PUBLISH" => 3,
             "GET" | "INCR" | "DEL" | "LPOP" | "WATCH" | "SELECT" | "CONFIG" | "ECHO" => 2,
-            "PING" | "MULTI" | "EXEC" | "DISCARD" | "INFO" | "BGSAVE" | "LASTSAVE" | "ROLE" | "CLIENT" => 1,
+            "PING" | "MULTI" | "EXEC" | "DISCARD" | "INFO" | "BGSAVE" | "LASTSAVE" | "ROLE" | "CLIENT"
+            | "PUBSUB" => 1,
             _ => return Some(format!("ERR unknown command '{name}', with args beginning with: ")),
         };
         if argv.len() < arity {
@@ -121,6 +122,8 @@ impl FakeRedis {
             "PING" => b"+PONG\r\n".to_vec(),
             "ECHO" => bulk(&word(1)),
             "CLIENT" => b"+OK\r\n".to_vec(),
+            // NUMSUB of the Sentinels' own channel is all that is asked of it.
+            "PUBSUB" => [b"*2\r\n".to_vec(), bulk(&word(2)), integer(self.sentinels)].concat(),
             "PUBLISH" => {
                 self.applied.push((connection, argv.to_vec()));
                 integer(0)

@@ -1,0 +1,16 @@
+//! Where is the primary, and what do those who decide it say of a server?
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`view`] | the words that the guard understands: Sentinel's view of one server |
+//! | [`sentinel`] | many Sentinels as one machine: who is heard, whom they name, by how many |
+//! | [`words`] | the RESP of what a Sentinel is asked, and of what it tells unasked |
+//! | [`watch`] | the shell: a task and two connections for each Sentinel |
+//!
+//! All but the shell is pure. Invariant: silence is never consent: what was not heard of enough Sentinels lately
+//! is [`view::View::Silent`] and never [`view::View::Agrees`].
+
+pub mod sentinel;
+pub mod view;
+pub mod watch;
+pub mod words;

@@ -17,6 +17,7 @@ fn core() -> Core {
         intercept: true,
         hold_time: Duration::from_secs(5),
         scripts: ScriptReplay::Declared,
+        holds: bgsafe::resp::error::held_by_default(),
         bulk_max: 512 << 20,
         retain_request_max: 8 << 20,
         retain_session_max: 16 << 20,

@@ -64,6 +64,8 @@ pub enum Kind {
     Effect,
     /// In no table: may be anything.
     Unknown,
+    /// Changes something about its own connection and nothing that later requests mean; done is done.
+    Setting,
     /// Changes what later requests of the session mean; never moved across a replay.
     State,
     /// SELECT: a state that can be rewound.
@@ -100,6 +102,11 @@ impl Kind {
         matches!(self, Kind::Write | Kind::Ping | Kind::Script | Kind::Exec)
     }
 
+    /// Part of what the client sets up on its connection: said again where the session moves to.
+    pub fn sets_up(self) -> bool {
+        matches!(self, Kind::Setting | Kind::State | Kind::Hello | Kind::Subscribe(_) | Kind::Unsubscribe(_))
+    }
+
     /// The label it counts under.
     pub fn class(self) -> Class {
         match self {
@@ -110,6 +117,7 @@ impl Kind {
             Kind::Subscribe(_) | Kind::Unsubscribe(_) => Class::Pubsub,
             Kind::Effect
             | Kind::Unknown
+            | Kind::Setting
             | Kind::State
             | Kind::Select
             | Kind::Hello
@@ -182,7 +190,7 @@ const SPECIALS: [(&str, Kind); 26] = [
 ];
 
 /// What a word after the name makes of a command.
-const REFINED: [(&str, &str, Kind); 9] = [
+const REFINED: [(&str, &str, Kind); 14] = [
     ("function", "load", Kind::Write),
     ("function", "delete", Kind::Write),
     ("function", "flush", Kind::Write),
@@ -193,6 +201,11 @@ const REFINED: [(&str, &str, Kind); 9] = [
     ("xread", "streams", Kind::Read),
     ("client", "caching", Kind::State),
     ("client", "reply", Kind::ReplyOff),
+    ("client", "setname", Kind::Setting),
+    ("client", "setinfo", Kind::Setting),
+    ("client", "tracking", Kind::Setting),
+    ("client", "no-evict", Kind::Setting),
+    ("client", "no-touch", Kind::Setting),
 ];
 
 /// Longest name in any table.
@@ -370,7 +383,8 @@ mod tests {
             (["xread", "BLOCK", "0"], Kind::Unknown),
             (["CLIENT", "reply", "OFF"], Kind::ReplyOff),
             (["client", "REPLY", "on"], Kind::Effect),
-            (["CLIENT", "SETNAME", "x"], Kind::Effect),
+            (["CLIENT", "SETNAME", "x"], Kind::Setting),
+            (["CLIENT", "GETNAME", ""], Kind::Effect),
             (["WAIT", "1", "0"], Kind::Read),
             (["BGSAVE", "", ""], Kind::State),
             (["json.set", "k", ""], Kind::Unknown),

@@ -105,3 +105,46 @@ pub struct Refusal {
     /// Its wire form.
     pub form: Form,
 }
+
+/// Errors of the same family as a refusal: the server did not run the command, and may run it later, or another server
+/// may now. No guard cures them; who waits asks again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Unready {
+    /// A write met a replica.
+    ReadOnly = 0,
+    /// The server is reading its data set.
+    Loading = 1,
+    /// A replica without its primary, told not to serve stale data.
+    MasterDown = 2,
+    /// Fewer good replicas than the operator wants for a write.
+    NoReplicas = 3,
+    /// The cluster does not serve this slot.
+    ClusterDown = 4,
+    /// The memory limit is reached.
+    Oom = 5,
+}
+
+/// Which of them are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnreadySet(u8);
+
+impl UnreadySet {
+    /// None: all are delivered as they come.
+    pub const NONE: UnreadySet = UnreadySet(0);
+
+    /// These.
+    pub const fn of(list: &[Unready]) -> UnreadySet {
+        let (mut bits, mut i) = (0, 0);
+        while i < list.len() {
+            bits |= 1 << list[i] as u8;
+            i += 1;
+        }
+        UnreadySet(bits)
+    }
+
+    /// Is it among them?
+    pub fn has(self, which: Unready) -> bool {
+        self.0 & 1 << which as u8 != 0
+    }
+}

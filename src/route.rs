@@ -6,7 +6,7 @@
 //! compares two numbers never misses a turn, however many there were since it last looked. A gate belongs to a
 //! server: with the destination its gate changes, and no ticket or hold is carried from one to the other.
 
-use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -40,18 +40,37 @@ pub struct Route {
     /// `None`: nowhere. The primary is not known at the moment.
     now: Mutex<Option<Destination>>,
     turned: Notify,
+    /// There is somebody who may turn it.
+    turns: AtomicBool,
 }
 
 impl Route {
     /// A way to `address`, whose server is guarded behind `gate`.
     pub fn new(address: Address, gate: Arc<Gate>) -> Self {
         let now = Some(Destination { address, gate, epoch: 1 });
-        Route { epoch: AtomicU64::new(1), now: Mutex::new(now), turned: Notify::new() }
+        Route {
+            epoch: AtomicU64::new(1),
+            now: Mutex::new(now),
+            turned: Notify::new(),
+            turns: AtomicBool::new(false),
+        }
+    }
+
+    /// It may turn: a replica's READONLY is a reason to wait. Of one that never turns it is the answer.
+    #[must_use]
+    pub fn turning(self) -> Self {
+        self.turns.store(true, Relaxed);
+        self
     }
 
     /// A way that leads nowhere yet: topology has still to find the primary.
     pub fn nowhere_yet() -> Self {
-        Route { epoch: AtomicU64::new(1), now: Mutex::new(None), turned: Notify::new() }
+        Route {
+            epoch: AtomicU64::new(1),
+            now: Mutex::new(None),
+            turned: Notify::new(),
+            turns: AtomicBool::new(true),
+        }
     }
 
     // ---- the sessions' side ----
@@ -65,6 +84,11 @@ impl Route {
     /// Where to go; `None` while the primary is not known: what would go there waits within the holds' budgets.
     pub fn now(&self) -> Option<Destination> {
         self.lock().clone()
+    }
+
+    /// May another server become the destination?
+    pub fn may_turn(&self) -> bool {
+        self.turns.load(Relaxed)
     }
 
     /// Waits until the epoch is another than `seen`; the new one.
@@ -108,6 +132,7 @@ impl Route {
 
     /// The epoch is stored under the lock, so that it never runs ahead of a destination or behind another turn.
     fn publish(&self, now: MutexGuard<'_, Option<Destination>>, epoch: u64) -> u64 {
+        self.turns.store(true, Relaxed);
         self.epoch.store(epoch, Release);
         drop(now);
         self.turned.notify_waiters();

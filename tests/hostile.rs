@@ -116,10 +116,16 @@ fn who_turns_bgsafe_away_is_named() {
 #[test]
 fn a_client_of_an_unreachable_server_reads_why_and_a_clean_end() {
     let bgsafe = Unready::start(SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())));
-    for _ in 0..5 {
-        let mut client = TcpStream::connect(bgsafe.listen).unwrap();
-        client.write_all(&b"PING\r\n".repeat(2000)).unwrap();
-        client.shutdown(std::net::Shutdown::Write).unwrap();
+    // All at once: each is told when the hold time is over.
+    let clients: Vec<_> = (0..5)
+        .map(|_| {
+            let mut client = TcpStream::connect(bgsafe.listen).unwrap();
+            client.write_all(&b"PING\r\n".repeat(2000)).unwrap();
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            client
+        })
+        .collect();
+    for mut client in clients {
         let mut answer = String::new();
         client.read_to_string(&mut answer).expect("an end, not a reset");
         assert!(answer.starts_with("-ERR bgsafe: upstream "), "{answer}");

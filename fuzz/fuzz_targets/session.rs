@@ -14,6 +14,7 @@ const RULES: Rules = Rules {
     intercept: true,
     hold_time: Duration::from_secs(5),
     scripts: ScriptReplay::Declared,
+    holds: bgsafe::resp::error::held_by_default(),
     bulk_max: u64::MAX,
     retain_request_max: 200,
     retain_session_max: 600,

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::posture::UnreadySet;
+use crate::resp::error::{unready_named, unready_names};
+
 use super::alert;
 use super::layers::{Layer, Origin};
 use super::options::Key;
@@ -120,6 +123,7 @@ pub fn load(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Load
         policy: words.need(Key::Policy, |text| choose(&POLICIES, text))?,
         hold_time: words.need(Key::HoldTime, duration)?,
         hold_bytes: words.need(Key::HoldBytes, size)?,
+        hold_errors: words.need(Key::HoldErrors, hold_errors)?,
         exposure_time: words.need(Key::ExposureTime, duration)?,
         exposure_changes: words.need(Key::ExposureChanges, count)?,
         when_exposed: words.need(Key::WhenExposed, |text| choose(&WHEN_EXPOSED, text))?,
@@ -375,6 +379,20 @@ fn state_dir(
                 .to_owned(),
         )),
     }
+}
+
+fn hold_errors(text: &str) -> Result<UnreadySet, String> {
+    if text == "none" {
+        return Ok(UnreadySet::NONE);
+    }
+    let named = |code: &str| {
+        unready_named(code.trim()).ok_or_else(|| {
+            let known: Vec<_> = unready_names(|_| true).collect();
+            format!("`{code}` is not one of {}, none", known.join(", "))
+        })
+    };
+    let list: Result<Vec<_>, _> = text.split(',').map(named).collect();
+    Ok(UnreadySet::of(&list?))
 }
 
 fn choose<T: Copy>(table: &[(&str, Offer<T>)], word: &str) -> Result<T, String> {

@@ -16,6 +16,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::posture::UnreadySet;
+
 pub mod alert;
 mod build;
 pub mod file;
@@ -236,6 +238,8 @@ pub struct Config {
     pub renames: rename::Renames,
     /// Who else decides which server is the primary.
     pub sentinels: Sentinels,
+    /// Errors of MISCONF's family that a command waits out.
+    pub hold_errors: UnreadySet,
     /// Which scripts may be sent again.
     pub replay_scripts: ReplayScripts,
     /// May the switch be lowered on a replica that would end itself?

@@ -16,6 +16,7 @@ pub enum Key {
     Policy,
     HoldTime,
     HoldBytes,
+    HoldErrors,
     ExposureTime,
     ExposureChanges,
     WhenExposed,
@@ -47,7 +48,7 @@ pub enum Key {
 }
 
 /// How many options there are.
-pub const COUNT: usize = 36;
+pub const COUNT: usize = 37;
 
 /// What the world is told about one option.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +99,9 @@ pub const OPTIONS: [Row; COUNT] = [
         "How long one command may wait; 0 holds nothing"),
     row(Key::HoldBytes, "hold-bytes", "SIZE", "64MiB",
         "How many bytes may wait in all; 0 holds nothing"),
+    row(Key::HoldErrors, "hold-errors", "LIST", "loading,masterdown,readonly",
+        "Other errors that a command waits out, too, each a proof that it did not run: of loading, masterdown, \
+         readonly (only where another server may become the primary), noreplicas, clusterdown, oom; or none"),
     row(Key::ExposureTime, "exposure-time", "DURATION", "1h",
         "How long writes may stay open unsaved; 0 is no limit"),
     row(Key::ExposureChanges, "exposure-changes", "COUNT", "0",

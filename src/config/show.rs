@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use crate::resp::error::unready_names;
+
 use super::layers::{Layer, Origin};
 use super::options::{Key, OPTIONS};
 use super::units::{duration_text, size_text};
@@ -88,6 +90,10 @@ fn value(key: Key, config: &Config, server: &Upstream, words: &Layer) -> Option<
         Key::SentinelUser => config.sentinels.credentials.as_ref()?.user.as_deref().and_then(quoted),
         Key::SentinelPasswordFile => words.given(key)?.words.first().and_then(|path| quoted(path)),
         Key::SentinelPolicy => quoted(config.sentinels.policy.name()),
+        Key::HoldErrors => {
+            let names: Vec<_> = unready_names(|which| config.hold_errors.has(which)).collect();
+            quoted(&if names.is_empty() { "none".to_owned() } else { names.join(",") })
+        }
         Key::ReplayScripts => quoted(match config.replay_scripts {
             ReplayScripts::Declared => "declared",
             ReplayScripts::All => "all",

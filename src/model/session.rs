@@ -98,6 +98,7 @@ impl Session {
         let open = match self.core.holds()? {
             Holding::Draining => false,
             Holding::Refused => gate.is_open(self.ticket),
+            Holding::Unready => true,
             Holding::Parked => gate.posture == Posture::Forward,
         };
         let due = self.core.next_deadline().is_none_or(|at| at <= now) || gate.posture == Posture::Refuse;

@@ -34,6 +34,7 @@ pub static RULES: LazyLock<Arc<Rules>> = LazyLock::new(|| {
         intercept: true,
         hold_time: HOLD,
         scripts: ScriptReplay::Declared,
+        holds: crate::posture::UnreadySet::NONE,
         bulk_max: 1 << 20,
         retain_request_max: 4096,
         retain_session_max: 1 << 16,

@@ -187,6 +187,7 @@ fn shared(config: &Config, route: Arc<Route>) -> Shared {
             ReplayScripts::All => ScriptReplay::All,
             ReplayScripts::None => ScriptReplay::None,
         },
+        holds: config.hold_errors,
         bulk_max: config.max_request_bytes,
         retain_request_max: RETAIN_REQUEST_MAX,
         retain_session_max: RETAIN_SESSION_MAX,

@@ -23,7 +23,7 @@ use crate::session::core::{Core, Rules};
 use crate::session::shell::{Drain, Session, World};
 
 use super::stream::Stream;
-use super::upstream;
+use super::upstream::{self, Ways, Who};
 
 /// How long a client that cannot be served is listened to after it was told so.
 const LINGER: Duration = Duration::from_secs(1);
@@ -100,6 +100,8 @@ async fn run(
     draining: CancellationToken,
 ) {
     let drain = Arc::new(Drain::default());
+    let ways = Arc::new(Ways::new(Arc::clone(&shared.route)));
+    let mut seen = ways.epoch();
     loop {
         let socket = tokio::select! {
             socket = accepted.recv() => socket,
@@ -107,12 +109,18 @@ async fn run(
                 drain.begin();
                 continue;
             }
+            epoch = shared.route.changed(seen) => {
+                seen = epoch;
+                drain.ring();
+                continue;
+            }
         };
         let Some(socket) = socket else { return };
         let (shared, stats, count, drain) = (shared.clone(), stats.clone(), count.clone(), drain.clone());
+        let ways = Arc::clone(&ways);
         tokio::spawn(async move {
             let presence = Presence::begin(stats, count);
-            let end = serve(socket, &shared, &presence.stats, &drain).await;
+            let end = serve(socket, &shared, &ways, &presence.stats, &drain).await;
             presence.stats.ends[end as usize].add(1);
             tracing::debug!(?end, "session ended");
         });
@@ -143,6 +151,7 @@ impl Drop for Presence {
 async fn serve(
     socket: Accepted,
     shared: &Shared,
+    ways: &Arc<Ways>,
     stats: &Arc<WorkerStats>,
     drain: &Arc<Drain>,
 ) -> SessionEnd {
@@ -154,37 +163,37 @@ async fn serve(
         Accepted::Unix(io) => UnixStream::from_std(io).map(Stream::Unix),
     };
     let Ok(down) = down else { return SessionEnd::DownstreamError };
-    let Ok(to) = timeout(shared.rules.hold_time, destination(&shared.route)).await else {
-        tracing::warn!(side = "upstream", "the primary is not known");
-        Box::pin(refuse(down, "ERR bgsafe: the primary is not known at the moment")).await;
-        return SessionEnd::UpstreamUnreachable;
-    };
-    let up = match upstream::connect(&to.address).await {
-        Ok(up) => up,
+    // New ones wait behind established ones, and no longer than a command may: then they are told why.
+    let until = Instant::now() + if shared.rules.intercept { shared.rules.hold_time } else { Duration::ZERO };
+    // Boxed, these two, or every session would be as large as they become.
+    let there = match Box::pin(ways.reach(Who::Fresh, until)).await {
+        Ok(there) => there,
         Err(error) => {
-            tracing::warn!(side = "upstream", address = %to.address, %error, "cannot connect");
-            let text = format!("ERR bgsafe: upstream {} cannot be reached: {error}", to.address);
-            // Boxed, or every session would be as large as this one becomes.
-            Box::pin(refuse(down, &text)).await;
+            tracing::warn!(side = "upstream", %error, "cannot connect");
+            Box::pin(refuse(down, &error.to_string())).await;
             return SessionEnd::UpstreamUnreachable;
         }
     };
-    let table = Arc::clone(&shared.table.read().unwrap_or_else(PoisonError::into_inner));
-    let core =
-        Core::new(Arc::clone(&shared.rules), table, Instant::now()).within(Arc::clone(&shared.retained));
-    let world = World { gate: to.gate, stats: Arc::clone(stats), client_timeout: shared.client_timeout };
-    Session::new(down, up, core, world, Arc::clone(drain)).await
+    begin(down, there, shared, ways, stats, drain).await
 }
 
-/// Where to go, as soon as that is known.
-async fn destination(route: &Route) -> Destination {
-    let mut seen = route.epoch();
-    loop {
-        match route.now() {
-            Some(to) => return to,
-            None => seen = route.changed(seen).await,
-        }
-    }
+/// A session between two connected sockets. No part of [`serve`]: what is moved there would keep its room in each
+/// session's task.
+fn begin(
+    down: Stream,
+    there: (Stream, Destination),
+    shared: &Shared,
+    ways: &Arc<Ways>,
+    stats: &Arc<WorkerStats>,
+    drain: &Arc<Drain>,
+) -> Session {
+    let table = Arc::clone(&shared.table.read().unwrap_or_else(PoisonError::into_inner));
+    let mut core =
+        Core::new(Arc::clone(&shared.rules), table, Instant::now()).within(Arc::clone(&shared.retained));
+    core.expects_turns(shared.route.may_turn());
+    let world =
+        World { ways: Arc::clone(ways), stats: Arc::clone(stats), client_timeout: shared.client_timeout };
+    Session::new(down, there, core, world, Arc::clone(drain))
 }
 
 /// Tells a client why it is not served, and closes. What it cannot take at once is lost.

@@ -5,7 +5,7 @@
 
 use memchr::memmem;
 
-use crate::posture::{Form, Refusal, Variant};
+use crate::posture::{Form, Refusal, Unready, UnreadySet, Variant};
 
 /// One way a refusal begins, and what must follow somewhere in the line.
 struct Row {
@@ -28,6 +28,59 @@ const FORMS: [Row; 4] = [
     // L4, up to 6.2: scripting.c:luaPushError, given back by the script itself
     Row { head: b"@user_script", then: b"-MISCONF ", form: Form::Script },
 ];
+
+/// Errors of the same family: each comes before the command's procedure is entered, so it proves that the command did
+/// not run (`server.c:processCommand`).
+///
+/// | code | to what | held by default | for it passes by itself, or is the server's policy |
+/// |---|---|---|---|
+/// | READONLY | writes | if the way may turn | another server is the primary, or will be |
+/// | LOADING | nearly all | yes | it ends when the data set is read |
+/// | MASTERDOWN | nearly all | yes | it ends when the replica has its primary back |
+/// | NOREPLICAS | writes | no | `min-replicas-to-write`: the operator wants to hear of it |
+/// | CLUSTERDOWN | keys | no | clients of a cluster have rules of their own |
+/// | OOM | writes that need memory | no | `maxmemory`: to wait frees nothing |
+const UNREADY: [(&[u8], Unready, bool); 6] = [
+    (b"LOADING", Unready::Loading, true),
+    (b"MASTERDOWN", Unready::MasterDown, true),
+    (b"READONLY", Unready::ReadOnly, true),
+    (b"NOREPLICAS", Unready::NoReplicas, false),
+    (b"CLUSTERDOWN", Unready::ClusterDown, false),
+    (b"OOM", Unready::Oom, false),
+];
+
+/// `multi.c:execCommandAbort`.
+const ABORTED_FOR: &[u8] = b"EXECABORT Transaction discarded because of: ";
+
+/// Those that are held when nobody says otherwise.
+pub fn held_by_default() -> UnreadySet {
+    let held: Vec<_> = UNREADY.iter().filter(|row| row.2).map(|row| row.1).collect();
+    UnreadySet::of(&held)
+}
+
+/// The one with this code, in any case.
+pub fn unready_named(code: &str) -> Option<Unready> {
+    UNREADY.iter().find(|row| code.as_bytes().eq_ignore_ascii_case(row.0)).map(|row| row.1)
+}
+
+/// The codes of those that are `wanted`, in lower case.
+pub fn unready_names(wanted: impl Fn(Unready) -> bool) -> impl Iterator<Item = String> {
+    let rows = UNREADY.into_iter().filter(move |row| wanted(row.1));
+    rows.map(|row| String::from_utf8_lossy(row.0).to_ascii_lowercase())
+}
+
+/// Is this error line one of them, and of which form?
+pub fn unready(line: &[u8]) -> Option<(Unready, Form)> {
+    let (line, form) = match line.strip_prefix(ABORTED_FOR) {
+        Some(rest) => (rest, Form::Transaction),
+        None if IN_SCRIPT.iter().any(|words| memmem::find(line, words).is_some()) => (line, Form::Script),
+        None => (line, Form::Command),
+    };
+    let row = UNREADY.iter().find(|(code, ..)| {
+        line.strip_prefix(*code).is_some_and(|rest| rest.first().is_none_or(|&b| b == b' '))
+    });
+    row.map(|row| (row.1, form))
+}
 
 /// What A1 and S2 say and no RDB text does.
 const AOF: [&[u8]; 2] = [b"Errors writing to the AOF file", b"persist data to AOF"];
@@ -61,7 +114,12 @@ pub fn classify(line: &[u8]) -> Option<Refusal> {
 /// kept back; nothing else ever is.
 pub fn may_become_refusal(part: &[u8]) -> bool {
     part.len() < REFUSAL_BYTES_MAX
-        && FORMS.iter().any(|row| part.starts_with(row.head) || row.head.starts_with(part))
+        && FORMS
+            .iter()
+            .map(|row| row.head)
+            .chain(UNREADY.iter().map(|row| row.0))
+            .chain([ABORTED_FOR])
+            .any(|head| part.starts_with(head) || head.starts_with(part))
 }
 
 /// E2: EXEC after a command that was refused while being queued (`multi.c:execCommand`).
@@ -113,6 +171,36 @@ mod tests {
             let got = classify(line.as_bytes()).map(|r| (r.variant, r.form));
             assert_eq!(got, *expected, "{line}");
         }
+    }
+
+    #[test]
+    fn errors_of_the_family_are_known_by_their_code_and_form() {
+        let cases: &[(&str, Option<(Unready, Form)>)] = &[
+            (
+                "READONLY You can't write against a read only replica.",
+                Some((Unready::ReadOnly, Form::Command)),
+            ),
+            (
+                "READONLY You can't write against a read only replica. script: ab, on @user_script:1.",
+                Some((Unready::ReadOnly, Form::Script)),
+            ),
+            (
+                "EXECABORT Transaction discarded because of: READONLY You can't write",
+                Some((Unready::ReadOnly, Form::Transaction)),
+            ),
+            ("LOADING Redis is loading the dataset in memory", Some((Unready::Loading, Form::Command))),
+            ("MASTERDOWN Link with MASTER is down", Some((Unready::MasterDown, Form::Command))),
+            ("NOREPLICAS Not enough good replicas to write.", Some((Unready::NoReplicas, Form::Command))),
+            ("CLUSTERDOWN Hash slot not served", Some((Unready::ClusterDown, Form::Command))),
+            ("OOM command not allowed", Some((Unready::Oom, Form::Command))),
+            ("OOMPH", None),
+            ("ERR READONLY", None),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(unready(line.as_bytes()), *expected, "{line}");
+        }
+        assert!(held_by_default().has(Unready::Loading) && !held_by_default().has(Unready::Oom));
+        assert_eq!(unready_named("masterdown"), Some(Unready::MasterDown));
     }
 
     #[test]

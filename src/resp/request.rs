@@ -49,7 +49,29 @@ impl<'a> Head<'a> {
         };
         word.map_or(&[], cut)
     }
+
+    /// All its words, none of them cut. For the few requests of which each word counts; `None` when it is not
+    /// whole, or an inline request with an escape, which only the server reads rightly.
+    #[cold]
+    pub fn words(&self) -> Option<Vec<&'a [u8]>> {
+        if self.request.first() != Some(&b'*') {
+            let words = std::iter::successors(inline_word(self.request), |(_, rest)| inline_word(rest));
+            return (!self.request.contains(&b'\\')).then(|| words.map(|(word, _)| word).collect());
+        }
+        let (argc, mut at) = number(self.request, 1)?;
+        let mut words = Vec::with_capacity(usize::try_from(argc).ok()?.min(WORDS_AT_ONCE));
+        for _ in 0..argc {
+            let (len, body) = number(self.request, at? + 1)?;
+            let (len, body) = (usize::try_from(len).ok()?, body?);
+            words.push(self.request.get(body..body.checked_add(len)?)?);
+            at = Some(body + len + 2);
+        }
+        Some(words)
+    }
 }
+
+/// Room is made for this many words before they are seen.
+const WORDS_AT_ONCE: usize = 64;
 
 fn cut(word: &[u8]) -> &[u8] {
     &word[..word.len().min(WORD_MAX)]

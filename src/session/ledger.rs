@@ -32,7 +32,7 @@ pub struct Slot {
 
 /// Marks of a slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u8);
+pub struct Flags(u16);
 
 impl Flags {
     /// Nothing in its transaction may be sent again.
@@ -51,6 +51,8 @@ impl Flags {
     pub const SCRIPT_VOUCHED: Flags = Flags(64);
     /// From its turn on replies are not paired with requests any more.
     pub const LAST: Flags = Flags(128);
+    /// Re-creates what the client had set up, on a new server: anything but success ends the session.
+    pub const RECREATES: Flags = Flags(256);
 
     /// Has all marks of `other`.
     #[inline]
@@ -184,6 +186,13 @@ impl Ledger {
     /// Forgets everything: the session is not understood any more. The replies that were known already.
     pub fn clear(&mut self) -> impl Iterator<Item = Vec<u8>> {
         std::mem::take(self).canned.into_iter()
+    }
+
+    /// Forgets the slots, whose server is gone; what is retained stays.
+    pub fn forget(&mut self) {
+        self.slots.clear();
+        self.canned.clear();
+        (self.gated, self.special) = (0, 0);
     }
 
     /// Gives back what a burst has left allocated.

@@ -8,6 +8,7 @@ pub mod allowance;
 pub mod core;
 pub mod ledger;
 pub mod replay;
+pub mod setup;
 pub mod shell;
 #[cfg(test)]
 mod sim;

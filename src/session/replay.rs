@@ -17,12 +17,21 @@ use super::ledger::{Flags, Slot};
 pub enum Outcome {
     /// With a refusal.
     Refused(Refusal),
+    /// With another error that proves that it did not run.
+    Unready(Form),
     /// With another error.
     Failed,
     /// With EXECABORT that names no refusal.
     Aborted,
     /// With anything else.
     Answered,
+}
+
+impl Outcome {
+    /// It did not run, and may be sent again.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Outcome::Refused(_) | Outcome::Unready(_))
+    }
 }
 
 /// One reply that is kept back: to a request, or (no slot) a push that nobody asked for.
@@ -58,14 +67,16 @@ fn rule(slot: &Slot, outcome: Outcome) -> Rule {
     let trusted = |flags| slot.flags.has(flags) && !slot.flags.has(Flags::REPLAYED);
     match (slot.kind, outcome) {
         // The gate is passed before the command's procedure is entered (server.c:processCommand).
-        (Kind::Write | Kind::Ping | Kind::Read, Outcome::Refused(Refusal { form: Form::Command, .. })) => {
-            Rule::Resend
-        }
-        (Kind::Script, Outcome::Refused(Refusal { form: Form::Command, .. }))
-            if trusted(Flags::SCRIPT_SAFE) =>
-        {
-            Rule::Resend
-        }
+        (
+            Kind::Write | Kind::Ping | Kind::Read,
+            Outcome::Refused(Refusal { form: Form::Command, .. }) | Outcome::Unready(Form::Command),
+        ) => Rule::Resend,
+        (
+            Kind::Script,
+            Outcome::Refused(Refusal { form: Form::Command, .. }) | Outcome::Unready(Form::Command),
+        ) if trusted(Flags::SCRIPT_SAFE) => Rule::Resend,
+        // From inside a script, before its first write: nothing else was checked there (script.c:scriptVerifyWriteCommandAllow).
+        (Kind::Script, Outcome::Unready(Form::Script)) if trusted(Flags::SCRIPT_VOUCHED) => Rule::Resend,
         // From inside a script: an RDB refusal comes before its first write, so no key has changed; an AOF
         // status may flip between two writes of one script on 6.2 (M §3 X2).
         (Kind::Script, Outcome::Refused(Refusal { variant: Variant::Rdb, .. }))
@@ -77,7 +88,8 @@ fn rule(slot: &Slot, outcome: Outcome) -> Rule {
         (Kind::Read | Kind::Ping, Outcome::Answered) => Rule::Again,
         (Kind::Read, Outcome::Failed) => Rule::Again,
         (Kind::Select, Outcome::Answered) => Rule::Again,
-        (Kind::Select | Kind::Effect, Outcome::Failed) | (Kind::Effect, Outcome::Answered) => Rule::Keep,
+        (Kind::Select | Kind::Effect | Kind::Setting, Outcome::Failed)
+        | (Kind::Effect | Kind::Setting, Outcome::Answered) => Rule::Keep,
         // A later write that ran, or may have; a session state that changed; anything not foreseen.
         _ => Rule::Barrier,
     }
@@ -113,7 +125,7 @@ pub fn judge(entries: &[Entry]) -> Option<Verdict> {
         i = end;
     }
     let from = start?;
-    let held = |e: &&Entry| matches!(e.outcome, Outcome::Refused(_)) && resends(e);
+    let held = |e: &&Entry| e.outcome.is_refusal() && resends(e);
     Some(Verdict { from, refused: entries[from..].iter().filter(held).count() as u64 })
 }
 
@@ -146,7 +158,7 @@ fn block(entries: &[Entry], first: usize, id: u32) -> (Rule, usize) {
     if members().any(|(slot, o)| slot.flags.has(Flags::SEALED) || slot.len == 0 || !began(&slot, o)) {
         return (Rule::Barrier, end);
     }
-    let refused = members().any(|(_, outcome)| matches!(outcome, Outcome::Refused(_)));
+    let refused = members().any(|(_, outcome)| outcome.is_refusal());
     let last = members().next_back().map(|(slot, outcome)| (slot.kind, outcome));
     let rule = match (last, refused) {
         // It ran (`multi.c:execCommand`); its elements are nobody's to repeat.

@@ -17,21 +17,26 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
-use crate::gate::{Gate, Place, Ticket};
+use crate::gate::{Place, Ticket};
 use crate::metrics::{SessionEnd, WorkerStats};
 use crate::posture::Posture;
 use crate::proxy::stream::Stream;
+use crate::proxy::upstream::Ways;
 use crate::resp::encode;
+use crate::route::Destination;
 
-use super::core::{Core, Holding};
+use super::core::Core;
 
+use away::Away;
 use count::count;
 use side::{CHUNK, Side, keep, lay_out};
 
 pub use drain::Drain;
 
+mod away;
 mod count;
 mod drain;
+mod holding;
 mod side;
 
 /// Rounds in one poll before other sessions of the worker get their turn.
@@ -49,8 +54,8 @@ thread_local! {
 /// What a session needs from its worker.
 #[derive(Clone, Debug)]
 pub struct World {
-    /// Where refusals are told and holds wait.
-    pub gate: Arc<Gate>,
+    /// Where it goes, and how.
+    pub ways: Arc<Ways>,
     /// Where it counts.
     pub stats: Arc<WorkerStats>,
     /// Idle clients are closed after this; zero is never.
@@ -64,11 +69,19 @@ pub struct Session {
     up: Side,
     core: Core,
     world: World,
+    /// Our server, and where its refusals are told and its holds wait.
+    here: Destination,
+    /// The newest turn we know of.
+    seen: u64,
+    /// On the way to another server.
+    away: Option<Box<Away>>,
     ticket: Option<Ticket>,
     place: Option<Place>,
     /// What the gate counts as held for us.
     budget: (u64, u64),
     timer: Option<Pin<Box<Sleep>>>,
+    /// When what an unready server refused is sent again.
+    again: Option<Instant>,
     idle: Option<Pin<Box<Sleep>>>,
     active_at: Instant,
     /// The client's carry may be looked at again without new bytes.
@@ -82,16 +95,26 @@ pub struct Session {
 
 impl Session {
     /// A session over two connected sockets.
-    pub fn new(down: Stream, up: Stream, core: Core, world: World, drain: Arc<Drain>) -> Self {
+    pub fn new(
+        down: Stream,
+        (up, here): (Stream, Destination),
+        core: Core,
+        world: World,
+        drain: Arc<Drain>,
+    ) -> Self {
         Session {
             down: Side::new(down),
             up: Side::new(up),
             core,
             world,
+            seen: here.epoch,
+            here,
+            away: None,
             ticket: None,
             place: None,
             budget: (0, 0),
             timer: None,
+            again: None,
             idle: None,
             active_at: Instant::now(),
             carry_ripe: false,
@@ -113,6 +136,9 @@ impl Session {
             // A request, or a budget, ended a hold: what was kept back comes before what is read next.
             return self.deliver(cx, &[]);
         }
+        if self.core.is_away() {
+            return Poll::Pending;
+        }
         if self.up.read_closed {
             // All that was answered is delivered.
             return self.finish(self.end.unwrap_or(SessionEnd::UpstreamClosed));
@@ -124,6 +150,7 @@ impl Session {
         };
         let n = match read {
             Ok(n @ 1..) => n,
+            _ if self.parted_in_peace(&read, now) => return Poll::Ready(()),
             end => {
                 self.up.read_closed = true;
                 let why = if end.is_ok() { SessionEnd::UpstreamClosed } else { SessionEnd::UpstreamError };
@@ -135,7 +162,7 @@ impl Session {
         };
         self.active_at = now;
         let buf = &scratch[..carried + n];
-        let taken = self.core.replies(buf, self.world.gate.posture(), now);
+        let taken = self.core.replies(buf, self.here.gate.posture(), now);
         keep(&mut self.up.carry, &buf[buf.len() - taken.kept..]);
         self.deliver(cx, &buf[..taken.direct])
     }
@@ -190,7 +217,7 @@ impl Session {
             self.active_at = now;
             let buf = &scratch[..carried + n];
             // A head that will never be complete is the server's to judge.
-            let posture = if self.down.read_closed { Posture::Forward } else { self.world.gate.posture() };
+            let posture = if self.down.read_closed { Posture::Forward } else { self.here.gate.posture() };
             let taken = self.core.requests(buf, posture, now);
             keep(&mut self.down.carry, &buf[buf.len() - taken.kept..]);
             // Kept for a hold, not for want of bytes: to be looked at as soon as the hold is over.
@@ -258,76 +285,16 @@ impl Session {
     /// Tells the guard, asks for budgets.
     fn after_core(&mut self) {
         if let Some(refusal) = self.core.take_sighting() {
-            self.ticket = Some(self.world.gate.sight(refusal));
+            self.ticket = Some(self.here.gate.sight(refusal));
         }
         if let Some((commands, bytes)) = self.core.take_budget_request() {
-            if self.world.gate.hold(commands, bytes) {
+            if self.here.gate.hold(commands, bytes) {
                 self.budget = (self.budget.0 + commands, self.budget.1 + bytes);
             } else {
                 self.core.over_budget();
                 self.carry_ripe = true;
             }
         }
-    }
-
-    /// What is held waits for the gate, its deadline, or its client's leaving. Ready when it moved.
-    fn poll_hold(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
-        let Some(holding) = self.core.holds() else {
-            self.leave_gate();
-            return Poll::Pending;
-        };
-        let deadline = self.core.next_deadline().unwrap_or(now);
-        let gate = &self.world.gate;
-        if holding != Holding::Draining {
-            // Registered before looking, or a change in between would be missed.
-            let place = *self.place.get_or_insert_with(|| gate.place(deadline));
-            gate.wait(place, cx.waker());
-        }
-        let posture = gate.posture();
-        // A client that has half-closed took the server's reading side with it: nothing can be sent again.
-        let mute = self.up.write_closed;
-        let open = match holding {
-            _ if mute => false,
-            Holding::Draining => false,
-            Holding::Refused => self.ticket.is_some_and(|ticket| gate.is_open(ticket)),
-            Holding::Parked => posture == Posture::Forward,
-        };
-        if open {
-            self.core.opened(now);
-            self.carry_ripe = true;
-            return self.forward(cx, &[]);
-        }
-        if now >= deadline || posture == Posture::Refuse || mute {
-            self.core.timed_out();
-            self.carry_ripe = true;
-            return self.deliver(cx, &[]);
-        }
-        if !self.down.read_closed && self.down.has_left(cx) {
-            self.core.abandoned();
-            self.down.carry = Vec::new();
-            self.down.read_closed = true;
-            return self.deliver(cx, &[]);
-        }
-        let until = deadline.min(now + LOOK).into();
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        if timer.deadline() > until || timer.is_elapsed() {
-            timer.as_mut().reset(until);
-        }
-        if timer.as_mut().poll(cx).is_ready() {
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
-    }
-
-    fn leave_gate(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.world.gate.leave(place);
-        }
-        if self.budget != (0, 0) {
-            self.world.gate.unhold(self.budget.0, self.budget.1);
-            self.budget = (0, 0);
-        }
-        self.timer = None;
     }
 
     /// A client that has been silent for too long, with nothing owed to it, is closed.
@@ -352,6 +319,9 @@ impl Session {
     }
 
     fn pump(&mut self, cx: &mut Context<'_>, scratch: &mut Vec<u8>, now: Instant) {
+        if self.world.ways.epoch() != self.seen {
+            self.turned(now);
+        }
         for _ in 0..ROUNDS_MAX {
             // Each direction until it is dry: a second look at a dry socket would cost a waker's lock.
             let (mut replies, mut requests) = (0, 0);
@@ -361,7 +331,9 @@ impl Session {
             while requests < ROUNDS_MAX && self.pump_requests(cx, scratch, now).is_ready() {
                 requests += 1;
             }
-            let moved = self.poll_hold(cx, now).is_ready() || self.owes_replies();
+            let moved = self.poll_way(cx, now, scratch).is_ready()
+                || self.poll_hold(cx, now).is_ready()
+                || self.owes_replies();
             if self.has_finished() {
                 return;
             }

@@ -5,6 +5,8 @@
 
 use crate::command::Topic;
 
+use super::setup::Setup;
+
 /// See the module's page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
@@ -18,6 +20,8 @@ pub struct State {
     pub db: Option<u32>,
     /// SUBSCRIBE requests whose replies are not all here.
     pub subscribing: u32,
+    /// What a new server would have to be told.
+    pub setup: Setup,
     channels: u64,
     patterns: u64,
     shards: u64,
@@ -46,6 +50,7 @@ impl Default for State {
             proto: 2,
             db: Some(0),
             subscribing: 0,
+            setup: Setup::default(),
             channels: 0,
             patterns: 0,
             shards: 0,
@@ -111,8 +116,23 @@ impl State {
     /// RESET was answered: back to the beginning (`networking.c:resetCommand`). What requests say is ahead of
     /// it already.
     pub fn reset(&mut self) {
-        let State { subscribing, transaction, watching, .. } = *self;
-        *self = State { subscribing, transaction, watching, ..State::default() };
+        let State { subscribing, transaction, watching, ref mut setup, .. } = *self;
+        setup.reset();
+        let setup = std::mem::take(setup);
+        *self = State { subscribing, transaction, watching, setup, ..State::default() };
+    }
+
+    /// Do the names that are kept stand for all the server counts? A server may let go of a topic unasked.
+    pub fn knows_topics(&self) -> bool {
+        [Topic::Channel, Topic::Pattern, Topic::Shard]
+            .into_iter()
+            .all(|topic| self.setup.topics(topic) as u64 == self.topics(topic))
+    }
+
+    /// A new server knows nothing of this client yet; what it is to be told stays.
+    pub fn arrive(&mut self) {
+        let setup = std::mem::take(&mut self.setup);
+        *self = State { setup, ..State::default() };
     }
 }
 

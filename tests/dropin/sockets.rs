@@ -157,8 +157,12 @@ fn fake(serve: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> SocketAddr 
             std::thread::spawn(move || {
                 io.set_nodelay(true).expect("a socket");
                 io.set_read_timeout(Some(PATIENCE)).expect("a socket");
+                // It lives: whoever asks is told so, however it treats its clients.
                 let mut request = [0; ASK.len() + 6];
-                if io.read_exact(&mut request).is_ok() && request.starts_with(ASK) {
+                let (first, rest) = request.split_at_mut(PING.len());
+                if io.read_exact(first).is_ok() && first == PING {
+                    let _ = io.write_all(b"+PONG\r\n");
+                } else if io.read_exact(rest).is_ok() && request.starts_with(ASK) {
                     let number = std::str::from_utf8(&request[ASK.len()..ASK.len() + 4]).expect("digits");
                     serve(io, number.parse().expect("digits"));
                 }
@@ -168,6 +172,7 @@ fn fake(serve: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> SocketAddr 
     address
 }
 
+const PING: &[u8] = b"PING\r\n";
 const ASK: &[u8] = b"*2\r\n$4\r\nECHO\r\n$4\r\n";
 
 /// What comes back for number `n` until the end.

@@ -11,19 +11,22 @@
 //! request is sent once, or again after a reply that proves it did not run; per session everything keeps
 //! its order. When it loses count the session becomes a wire: cleverness is lost, never bytes.
 
+mod errors;
+mod moving;
 #[cfg(test)]
 mod print;
 mod replies;
 mod requests;
 mod resend;
+mod tally;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::command::{Class, Table};
-use crate::posture::{Form, Refusal};
+use crate::command::Table;
+use crate::posture::{Refusal, UnreadySet};
 use crate::resp::request::{HEAD_BYTES_MAX, Rest};
 use crate::resp::scan::Scan;
 
@@ -31,6 +34,11 @@ use super::allowance::{Allowance, Grant};
 use super::ledger::{Flags, Ledger, Slot};
 use super::replay::Entry;
 use super::state::State;
+
+use moving::Way;
+
+pub use moving::Fixed;
+pub use tally::{Run, Tally};
 
 /// How much of a session is understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +100,8 @@ pub struct Rules {
     pub hold_time: Duration,
     /// Scripts' rule.
     pub scripts: ScriptReplay,
+    /// Errors of the family that are held.
+    pub holds: UnreadySet,
     /// A longer bulk string in a request ends the session.
     pub bulk_max: u64,
     /// A larger request is not retained, so never replayed.
@@ -109,53 +119,6 @@ pub struct Taken {
     pub direct: usize,
     /// This many trailing bytes must be handed in again, with more behind them.
     pub kept: usize,
-}
-
-/// A run of requests answered together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// Their class.
-    pub class: Class,
-    /// From request to reply, in microseconds.
-    pub micros: u32,
-    /// How many.
-    pub n: u32,
-}
-
-/// What happened since the shell last looked.
-#[derive(Debug, Default)]
-#[cfg_attr(test, derive(Clone))]
-pub struct Tally {
-    /// Requests, by class.
-    pub requests: [u32; Class::ALL.len()],
-    /// Refusals, by form.
-    pub refusals: [u32; Form::ALL.len()],
-    /// Commands that began to be held.
-    pub held: u64,
-    /// Held commands that were sent (again).
-    pub released: u64,
-    /// Held commands whose time ran out.
-    pub timed_out: u64,
-    /// Held commands whose client left, or whose server did.
-    pub abandoned: u64,
-    /// Commands that would have been held had there been room.
-    pub over_budget: u64,
-    /// Requests sent a second time.
-    pub replays: u64,
-    /// Loss of count.
-    pub degraded: Option<Degraded>,
-    /// Latencies of answered requests.
-    pub runs: Vec<Run>,
-}
-
-impl Tally {
-    /// Anything beyond requests and their latencies.
-    #[inline]
-    pub fn has_incident(&self) -> bool {
-        let ends =
-            self.held | self.released | self.timed_out | self.abandoned | self.over_budget | self.replays;
-        ends != 0 || self.degraded.is_some() || self.refusals != [0; Form::ALL.len()]
-    }
 }
 
 /// A request that a chunk cut.
@@ -191,6 +154,8 @@ struct Held {
     bytes: Vec<u8>,
     /// Refused commands held; set by the verdict.
     refused: u64,
+    /// No guard opens for them: they ask again.
+    unready: bool,
     /// The database before the first entry.
     db: Option<u32>,
 }
@@ -225,6 +190,15 @@ pub struct Core {
     passing: bool,
     /// A request was longer than allowed: it is the last.
     overrun: bool,
+    way: Way,
+    /// What the client had set up could not be set up where the session went.
+    stranded: bool,
+    /// The client's open transaction waits to be sent again, and its server does not know of it.
+    unqueued: bool,
+    /// The server may not be ready: what only reads is retained too, until the first is answered.
+    wary: bool,
+    /// Another server may become the primary.
+    turns: bool,
     transactions: u32,
     /// Replies that are taken apart, from the start of the first undecided one.
     pending: Vec<u8>,
@@ -249,6 +223,7 @@ impl Core {
     /// A conversation that has not begun.
     pub fn new(rules: Arc<Rules>, table: Arc<Table>, now: Instant) -> Self {
         Core {
+            wary: rules.intercept,
             rules,
             grant: Grant::default(),
             table,
@@ -263,6 +238,10 @@ impl Core {
             deadline: None,
             passing: false,
             overrun: false,
+            way: Way::Here,
+            stranded: false,
+            unqueued: false,
+            turns: false,
             transactions: 0,
             pending: Vec::new(),
             scanned: 0,
@@ -289,6 +268,11 @@ impl Core {
         self.degree
     }
 
+    /// How long one command may wait; zero when nothing is held.
+    pub fn hold_time(&self) -> Duration {
+        self.rules.hold_time
+    }
+
     /// The newest refusal since the last call: to be told to the guard, whose ticket decides when
     /// [`Core::opened`] may be called.
     pub fn take_sighting(&mut self) -> Option<Refusal> {
@@ -304,9 +288,10 @@ impl Core {
     /// Should the client's socket be read?
     pub fn reads_downstream(&self) -> bool {
         match self.hold {
-            _ if self.overrun => false,
-            Hold::None => self.waiting_parked().is_none(),
+            _ if self.overrun || self.stranded => false,
             // What is half sent must be sent, or its reply never comes.
+            _ if self.way != Way::Here => self.partial.is_some(),
+            Hold::None => self.waiting_parked().is_none(),
             Hold::Draining(_) => self.partial.is_some(),
             Hold::Waiting(_) => mutant!(SendsPastAHold),
         }
@@ -315,6 +300,7 @@ impl Core {
     /// Something waits for the gate: a refused command (`refused`) or only a parked one.
     pub fn holds(&self) -> Option<Holding> {
         match (&self.hold, self.waiting_parked()) {
+            (Hold::Waiting(held), _) if held.unready => Some(Holding::Unready),
             (Hold::Waiting(_), _) => Some(Holding::Refused),
             (Hold::Draining(_), _) => Some(Holding::Draining),
             (Hold::None, Some(_)) => Some(Holding::Parked),
@@ -424,6 +410,8 @@ pub enum Holding {
     Draining,
     /// Open writes, proved later than the refusal.
     Refused,
+    /// A server that is ready: to be asked again, in one's own time.
+    Unready,
     /// A posture other than Hold.
     Parked,
 }

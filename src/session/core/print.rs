@@ -30,7 +30,7 @@ impl Core {
             Hold::None => 0.hash(h),
             Hold::Draining(held) | Hold::Waiting(held) => {
                 (1 + u8::from(matches!(self.hold, Hold::Waiting(_)))).hash(h);
-                (left(held.deadline), &held.bytes, held.refused, held.db).hash(h);
+                (left(held.deadline), &held.bytes, held.refused, held.unready, held.db).hash(h);
                 for entry in &held.entries {
                     (format!("{:?}", entry.outcome), entry.bytes).hash(h);
                     if let Some(s) = &entry.slot {
@@ -44,6 +44,7 @@ impl Core {
         if !self.ledger.is_empty() || !matches!(self.hold, Hold::None) {
             self.deadline.map(left).hash(h);
         }
+        format!("{:?}{:?}", self.way, (self.stranded, self.unqueued, self.wary, self.turns)).hash(h);
         (self.passing, self.overrun, self.transactions, &self.pending, self.scanned, self.cut_through)
             .hash(h);
         (&self.up, &self.down).hash(h);

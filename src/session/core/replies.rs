@@ -7,13 +7,14 @@
 use std::time::Instant;
 
 use crate::command::Kind;
-use crate::posture::{Form, Posture, Refusal};
-use crate::resp::error::{REFUSAL_BYTES_MAX, classify, is_exec_abort, may_become_refusal};
+use crate::posture::Posture;
+use crate::resp::error::{REFUSAL_BYTES_MAX, may_become_refusal};
 use crate::resp::scan::Step;
 
 use super::super::ledger::{Flags, Slot};
 use super::super::replay::{Entry, Outcome};
 use super::super::state::State;
+use super::errors::{line, outcome_of};
 use super::requests::{ALL_TOPICS, ExecEffects};
 use super::{Core, Degraded, Degree, Held, Hold, Run, Taken};
 
@@ -228,6 +229,7 @@ impl Core {
         if kind == b'>' || (kind == b'*' && self.state.reads_words()) {
             match self.claim(kind) {
                 Claim::Front => {}
+                Claim::PartOfFront if self.settles() => return Dest::Nowhere,
                 Claim::PartOfFront | Claim::Nobody => {
                     return if matches!(self.hold, Hold::Draining(_)) {
                         Dest::Withheld(None)
@@ -248,16 +250,22 @@ impl Core {
             }
             Hold::Waiting(_) | Hold::None => {}
         }
-        if let Outcome::Refused(_) = outcome {
-            if self.may_hold(&slot, posture) {
+        if outcome.is_refusal() {
+            if self.may_hold(&slot, outcome, posture) {
                 self.begin_hold(&slot, now);
                 return Dest::Withheld(Some(slot));
             }
             self.seal(slot.transaction);
         }
-        self.ledger.release(&slot);
         self.confirm(&slot, outcome, now_us);
-        if slot.flags.has(Flags::SWALLOW) && !mutant!(TellsSwallowed) { Dest::Nowhere } else { Dest::Client }
+        if self.degree == Degree::Ledgered {
+            self.ledger.release(&slot);
+        }
+        if slot.flags.has(Flags::SWALLOW) && !mutant!(TellsSwallowed) {
+            self.recreated(&slot, outcome);
+            return Dest::Nowhere;
+        }
+        Dest::Client
     }
 
     /// What a push, or an array that may be one in RESP2, answers.
@@ -297,13 +305,19 @@ impl Core {
     fn confirm(&mut self, slot: &Slot, outcome: Outcome, now_us: u32) {
         self.note_latency(slot, now_us);
         match slot.kind {
-            Kind::Read | Kind::Write | Kind::Ping | Kind::Effect | Kind::Script => {}
+            Kind::Read | Kind::Write | Kind::Ping | Kind::Script => {
+                self.wary &= matches!(outcome, Outcome::Unready(_));
+            }
+            Kind::Effect => {}
             _ => self.confirm_state(slot, outcome),
         }
     }
 
     fn confirm_state(&mut self, slot: &Slot, outcome: Outcome) {
         let answered = outcome == Outcome::Answered;
+        if answered && slot.kind.sets_up() {
+            self.note_setup(slot);
+        }
         match slot.kind {
             Kind::Subscribe(_) | Kind::Unsubscribe(_) if slot.transaction == 0 => {
                 self.state.subscribing -= 1;
@@ -363,10 +377,14 @@ impl Core {
     }
 
     /// May a refusal of this request be kept back?
-    fn may_hold(&self, slot: &Slot, posture: Posture) -> bool {
+    fn may_hold(&self, slot: &Slot, outcome: Outcome, posture: Posture) -> bool {
         self.rules.intercept
             && !slot.flags.has(Flags::AS_IS)
+            // What does not set up what the client had ends the session.
+            && !slot.flags.has(Flags::RECREATES)
             && match posture {
+                // No guard has a part in it.
+                _ if matches!(outcome, Outcome::Unready(_)) => true,
                 Posture::Forward | Posture::Hold => true,
                 Posture::Redirect | Posture::Refuse => false,
             }
@@ -382,6 +400,7 @@ impl Core {
             entries: Vec::new(),
             bytes: Vec::new(),
             refused: 0,
+            unready: false,
             db,
         }));
     }
@@ -398,53 +417,10 @@ impl Core {
         held.entries.push(Entry { slot, outcome, bytes: (from, held.bytes.len()) });
         self.judge_if_drained();
     }
-
-    /// A top-level error line.
-    fn look_at_error(&mut self, line: &[u8]) -> Outcome {
-        match classify(line) {
-            Some(refusal) => {
-                self.sight(refusal);
-                Outcome::Refused(refusal)
-            }
-            None if is_exec_abort(line) => Outcome::Aborted,
-            None => Outcome::Failed,
-        }
-    }
-
-    /// An error line inside an array: told, never edited.
-    #[cold]
-    fn look_at_nested(&mut self, buf: &[u8], text: usize, end: usize) {
-        let refusal =
-            if text == end { classify(self.scan.carried()) } else { classify(line(buf, text, end)) };
-        if let Some(refusal) = refusal {
-            self.sight(Refusal { form: Form::Nested, ..refusal });
-        }
-    }
-
-    fn sight(&mut self, refusal: Refusal) {
-        self.tally.refusals[refusal.form as usize] += 1;
-        self.sighted = Some(refusal);
-    }
 }
 
 impl Dest {
     fn is_withheld(&self) -> bool {
         matches!(self, Dest::Withheld(_))
     }
-}
-
-/// A reply that ends without its text having been looked at.
-fn outcome_of(kind: u8) -> Outcome {
-    match kind {
-        // Longer than any refusal, or a RESP3 blob error: neither is ever a refusal.
-        b'-' | b'!' => Outcome::Failed,
-        _ => Outcome::Answered,
-    }
-}
-
-/// The text of an error line without its end.
-fn line(buf: &[u8], text: usize, end: usize) -> &[u8] {
-    let line = &buf[text..end];
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.strip_suffix(b"\r").unwrap_or(line)
 }

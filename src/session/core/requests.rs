@@ -7,8 +7,9 @@ use crate::posture::Posture;
 use crate::resp::request::{Fed, HEAD_BYTES_MAX, Head, Parsed, parse};
 
 use super::super::ledger::{Flags, Slot};
+use super::super::setup::Lost;
 use super::super::state::Transaction;
-use super::{Core, Degraded, Degree, Hold, Parked, Partial, ScriptReplay, Taken};
+use super::{Core, Degraded, Degree, Hold, Parked, Partial, ScriptReplay, Taken, Way};
 
 /// UNSUBSCRIBE without names: how many replies come is known when it is answered.
 pub(super) const ALL_TOPICS: u32 = u32::MAX;
@@ -34,7 +35,8 @@ impl Core {
             // It was what a hold waited for, if it needs no reply itself.
             self.judge_if_drained();
         }
-        if !matches!(self.hold, Hold::None) && !mutant!(SendsPastAHold) {
+        let waits = !matches!(self.hold, Hold::None) && !mutant!(SendsPastAHold);
+        if waits || self.way != Way::Here {
             return Taken { direct: at, kept: buf.len() - at };
         }
         let was_parked = self.parked.take();
@@ -244,6 +246,8 @@ impl Core {
                 || starts
                 || self.state.transaction.is_some()
                 || self.ledger.has_gated()
+                || kind.sets_up()
+                || self.wary
                 || !matches!(self.hold, Hold::None));
         let (start, len) = self.retain(bytes, wants_bytes);
         let transaction = self.transaction(kind, starts, start, len);
@@ -288,6 +292,9 @@ impl Core {
         open.selects |= matches!(kind, Kind::Select | Kind::Reset);
         open.uncountable |= matches!(kind, Kind::Subscribe(_) | Kind::Unsubscribe(_) | Kind::Hello);
         open.sealed |= len == 0 || open.uncountable;
+        if matches!(kind, Kind::Setting | Kind::State) {
+            self.state.setup.lose(Lost::Transaction);
+        }
         let now = *open;
         match kind {
             Kind::Exec | Kind::Discard => {

@@ -1,5 +1,6 @@
 //! How a hold ends: sent again, given up, abandoned.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use crate::command::Kind;
@@ -45,6 +46,7 @@ impl Core {
         self.deliver(&pushes, &held.bytes);
         held.entries = entries;
         held.refused = verdict.refused;
+        held.unready = !held.entries.iter().any(|e| matches!(e.outcome, Outcome::Refused(_)));
         let bytes = held.bytes.len() + self.ledger.retained.len();
         self.tally.held += verdict.refused;
         self.budget = Some((verdict.refused, bytes as u64));
@@ -121,6 +123,7 @@ impl Core {
             Hold::Waiting(held) => (held, true),
             Hold::Draining(held) => (held, false),
         };
+        self.stranded |= std::mem::take(&mut self.unqueued);
         if !mutant!(DropsWhatTimedOut) {
             self.deliver(&held.entries, &held.bytes);
         }
@@ -129,7 +132,7 @@ impl Core {
         if counted {
             return GivenUp { counted: held.refused, uncounted: 0 };
         }
-        let refused = held.entries.iter().filter(|e| matches!(e.outcome, Outcome::Refused(_))).count();
+        let refused = held.entries.iter().filter(|e| e.outcome.is_refusal()).count();
         GivenUp { counted: 0, uncounted: refused as u64 }
     }
 
@@ -144,7 +147,7 @@ impl Core {
                 continue;
             }
             self.down.extend_from_slice(&bytes[entry.bytes.0..entry.bytes.1]);
-            if let (Some(slot), Outcome::Refused(_)) = (entry.slot, entry.outcome) {
+            if let Some(slot) = entry.slot.filter(|_| entry.outcome.is_refusal()) {
                 self.seal(slot.transaction);
             }
         }
@@ -165,6 +168,7 @@ impl Core {
     /// Sends the suffix again: behind it the session is where the client believes it to be.
     fn resend(&mut self, held: Held, now: Instant) {
         let sent_us = self.micros(now);
+        self.unqueued = false;
         let ours = |kind, arg| Slot { kind, arg, sent_us, ..Slot::marker(Flags::SWALLOW) };
         if self.state.transaction.is_some() {
             // A refused command has spoilt it (`multi.c:flagTransaction`), or it began too early.
@@ -179,7 +183,8 @@ impl Core {
         }
         let first = held.entries.first().and_then(|e| e.slot).expect("a verdict begins with a request");
         if first.transaction != 0 && first.kind != Kind::Multi {
-            self.resend_beginning(&first, sent_us);
+            let retained = self.ledger.retained.start();
+            self.queue_again(retained..first.start, first.transaction, Flags::REPLAYED, sent_us);
         }
         for entry in &held.entries {
             let Some(slot) = entry.slot else { continue };
@@ -201,22 +206,22 @@ impl Core {
         }
     }
 
-    /// Sends again what of a transaction was answered and delivered before its refusal: the retained bytes
-    /// begin with its MULTI. Its replies are swallowed.
-    fn resend_beginning(&mut self, first: &Slot, sent_us: u32) {
-        let mut at = self.ledger.retained.start();
-        while at < first.start {
-            let rest = self.ledger.retained.slice(at, (first.start - at) as usize);
+    /// Sends again what of a transaction was answered and delivered before: the requests retained at `range`, from its
+    /// MULTI on. Their replies are swallowed.
+    pub(super) fn queue_again(&mut self, range: Range<u64>, transaction: u32, flags: Flags, sent_us: u32) {
+        let mut at = range.start;
+        while at < range.end {
+            let rest = self.ledger.retained.slice(at, (range.end - at) as usize);
             let Parsed::Whole { len, head } = parse(rest) else {
                 unreachable!("only whole requests are retained");
             };
             let kind = self.table.kind(&head);
-            debug_assert!(kind == Kind::Multi || at > self.ledger.retained.start(), "it begins with MULTI");
+            debug_assert!(kind == Kind::Multi || at > range.start, "it begins with MULTI");
             self.up.extend_from_slice(&rest[..len]);
             self.ledger.push(Slot {
                 kind,
-                flags: Flags::default().with(Flags::SWALLOW).with(Flags::REPLAYED),
-                transaction: first.transaction,
+                flags: flags.with(Flags::SWALLOW),
+                transaction,
                 arg: 1,
                 sent_us,
                 len: len as u32,

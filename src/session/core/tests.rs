@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::posture::Posture;
+use crate::posture::{Form, Posture, Unready};
 use crate::resp::encode;
 use crate::resp::request::{Parsed, parse};
 
@@ -32,6 +32,7 @@ const RULES: Rules = Rules {
     intercept: true,
     hold_time: Duration::from_secs(5),
     scripts: ScriptReplay::Declared,
+    holds: UnreadySet::of(&[Unready::ReadOnly, Unready::Loading]),
     bulk_max: 512 << 20,
     retain_request_max: 64 * 1024,
     retain_session_max: 256 * 1024,
@@ -54,8 +55,10 @@ struct Talk {
 impl Talk {
     fn new(rules: Rules) -> Self {
         let now = Instant::now();
+        let mut core = Core::new(Arc::new(rules), Arc::new(Table::builtin()), now);
+        core.expects_turns(true);
         Talk {
-            core: Core::new(Arc::new(rules), Arc::new(Table::builtin()), now),
+            core,
             posture: Posture::Forward,
             now,
             inbox: Vec::new(),
@@ -100,6 +103,16 @@ impl Talk {
             "time" => self.core.timed_out(),
             "full" => self.core.over_budget(),
             "dry" => self.core.dry(),
+            "turn" => self.core.leave(),
+            "stay" => self.core.stay(),
+            "go" => {
+                let core = &mut self.core;
+                assert!(core.is_answered() && core.fixed().is_none() && self.carry.is_empty(), "{core:?}");
+                core.part();
+                core.arrive(self.now);
+            }
+            "busy" => assert!(!self.core.is_answered(), "{:?}", self.core),
+            "stranded" => assert!(self.core.is_stranded() && !self.core.reads_downstream()),
             "leave" => {
                 self.core.abandoned();
                 self.inbox.clear();
@@ -248,6 +261,8 @@ fn check(script: &str) {
 macro_rules! conversations {
     ($($name:ident: $script:expr;)*) => { $(#[test] fn $name() { check($script); })* };
 }
+
+mod moving;
 
 conversations! {
     in_peace_it_is_a_wire: "

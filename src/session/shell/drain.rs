@@ -1,4 +1,4 @@
-//! How a worker tells its sessions to come to an end. Refuses to know what a session owes.
+//! How a worker tells its sessions to look up, or to come to an end. Refuses to know what a session owes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +19,13 @@ impl Drain {
         self.on.store(true, Ordering::Release);
         for (_, waker) in self.lock().1.drain() {
             waker.wake();
+        }
+    }
+
+    /// Has them look at the world again: the way has turned.
+    pub fn ring(&self) {
+        for waker in self.lock().1.values() {
+            waker.wake_by_ref();
         }
     }
 

@@ -20,7 +20,7 @@ impl Reply {
     }
 
     fn is_refusal(&self) -> bool {
-        self.is_error() && (self.text.contains("MISCONF") || self.text.starts_with("EXECABORT"))
+        self.is_error() && (["MISCONF", "READONLY", "EXECABORT"].iter().any(|code| self.text.contains(code)))
     }
 }
 

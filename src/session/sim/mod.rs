@@ -1,6 +1,6 @@
 //! Sessions, a server and a guard under a seed: bytes are cut and delayed at random in both directions, the
-//! server's gate flips in the midst of batches, postures change, deadlines pass, clients leave and servers
-//! close. Afterwards what each client was told is held against what took place.
+//! server's gate flips in the midst of batches, postures change, deadlines pass, clients leave, servers close, and
+//! another server becomes the primary. Afterwards what each client was told is held against what took place.
 //!
 //! `BGSAFE_SIM_SEEDS=n` runs more seeds, `BGSAFE_SIM_SEED=n` one; a failing seed prints its transcript.
 
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::core::{Core, Holding, Rules, ScriptReplay};
 use crate::command::Table;
 use crate::posture::Posture;
+use crate::resp::error::held_by_default;
 use client::{Client, Manner};
 use server::{Conn, Server};
 
@@ -70,6 +71,7 @@ struct World {
     gate: Gate,
     rules: Rules,
     now: Instant,
+    moves: u64,
     trace: Option<Vec<String>>,
 }
 
@@ -81,6 +83,7 @@ impl World {
             intercept: !rng.one_in(20),
             hold_time: Duration::from_secs(5),
             scripts: ScriptReplay::Declared,
+            holds: held_by_default(),
             bulk_max: 1 << 20,
             retain_request_max: if small { 60 } else { 4096 },
             retain_session_max: if small { 300 } else { 1 << 16 },
@@ -95,6 +98,7 @@ impl World {
             gate: Gate { posture: Posture::Forward, sightings: 0, open_through: 0 },
             rules,
             now,
+            moves: 0,
             trace: trace.then(Vec::new),
             rng,
         };
@@ -106,7 +110,7 @@ impl World {
             let mut client = Client::new(id, manner);
             client.excused = small || !rules.intercept || no_multi;
             world.sessions.push(Session {
-                core: Core::new(Arc::clone(&shared), Arc::clone(&table), now),
+                core: Core::new(Arc::clone(&shared), Arc::clone(&table), now).in_a_group(),
                 client,
                 inbox: Vec::new(),
                 carry: Vec::new(),
@@ -148,6 +152,7 @@ impl World {
                 self.feed_server(i, usize::MAX, false);
                 self.upstream(i, usize::MAX)?;
                 self.hold(i)?;
+                self.go(i)?;
             }
         }
         self.judge()
@@ -156,7 +161,8 @@ impl World {
     fn step(&mut self) -> Result<(), String> {
         let i = self.rng.below(self.sessions.len());
         let n = [1, 2, 5, 30, 1000][self.rng.below(5)];
-        match self.rng.below(40) {
+        self.go(i)?;
+        match self.rng.below(42) {
             0..6 => {
                 let session = &mut self.sessions[i];
                 let client = &mut session.client;
@@ -180,6 +186,8 @@ impl World {
             }
             38 if self.rng.one_in(20) => self.leave(i),
             39 if self.rng.one_in(40) => self.close(i)?,
+            40 if self.rng.one_in(12) => self.turn(),
+            41 if self.rng.one_in(6) => self.move_on(i)?,
             39 if self.rng.one_in(20) => self.now += Duration::from_secs(6),
             _ => {}
         }
@@ -249,7 +257,9 @@ impl World {
         }
         let mut buf = std::mem::take(&mut session.up_carry);
         buf.extend(self.conns[i].out.drain(..n));
+        let settling = session.core.is_settling();
         let taken = session.core.replies(&buf, self.gate.posture, self.now);
+        session.ripe |= settling && session.core.is_here();
         session.up_carry = buf[buf.len() - taken.kept..].to_vec();
         let new = buf[buf.len() - n..].to_vec();
         self.note(|| format!("{i} from server {}", new.escape_ascii()));
@@ -289,11 +299,14 @@ impl World {
 
     fn hold(&mut self, i: usize) -> Result<(), String> {
         let session = &mut self.sessions[i];
+        let here = session.core.is_here();
         let Some(holding) = session.core.holds().filter(|_| !session.closed) else { return Ok(()) };
         let forward = self.gate.posture == Posture::Forward;
         let open = match holding {
+            _ if !here => false,
             Holding::Draining => false,
             Holding::Refused => forward && self.gate.open_through >= session.ticket,
+            Holding::Unready => true,
             Holding::Parked => forward,
         };
         let due = session.core.next_deadline().is_none_or(|at| at <= self.now);
@@ -307,6 +320,44 @@ impl World {
             session.client.excused = true;
             self.note(|| format!("{i} timed out"));
         }
+        self.after(i, b"")
+    }
+
+    /// Another server is the primary: what was the old one's is there, and nothing is written to the old one any more.
+    fn turn(&mut self) {
+        self.conns.iter_mut().for_each(|conn| conn.demoted = true);
+        self.sessions.iter_mut().for_each(|session| session.core.leave());
+        self.note(|| "another server is the primary".into());
+    }
+
+    /// A session that is to leave its server does so when it may.
+    fn go(&mut self, i: usize) -> Result<(), String> {
+        let core = &self.sessions[i].core;
+        if core.is_stranded() && !self.sessions[i].closed {
+            return self.close(i);
+        }
+        if core.is_here() || core.is_settling() { Ok(()) } else { self.move_on(i) }
+    }
+
+    /// If nothing is owed the session goes to another server, whether it was asked to or its own has gone.
+    fn move_on(&mut self, i: usize) -> Result<(), String> {
+        let (session, conn) = (&mut self.sessions[i], &mut self.conns[i]);
+        let unsent = !session.to_server.is_empty() && !session.core.is_settling();
+        let unread = !conn.out.is_empty() || !session.up_carry.is_empty();
+        if session.closed || session.left || unsent || unread || !session.core.is_answered() {
+            return Ok(());
+        }
+        if session.core.fixed().is_some() {
+            return if session.core.is_here() { Ok(()) } else { self.close(i) };
+        }
+        *conn = conn.elsewhere();
+        session.to_server.clear();
+        session.core.part();
+        session.core.arrive(self.now);
+        session.ticket = 0;
+        session.ripe = session.core.is_here();
+        self.moves += 1;
+        self.note(|| format!("{i} goes to another server"));
         self.after(i, b"")
     }
 
@@ -368,9 +419,10 @@ fn what_clients_are_told_is_what_took_place() {
         Some(seed) => seed..seed + 1,
         None => 0..number("BGSAFE_SIM_SEEDS").unwrap_or(SEEDS),
     };
-    let (mut replays, mut held) = (0, 0);
+    let (mut replays, mut held, mut moves) = (0, 0, 0);
     for seed in seeds.clone() {
         let (result, world) = run(seed, false);
+        moves += world.moves;
         for session in &world.sessions {
             replays += session.core.tally.replays;
             held += session.core.tally.held;
@@ -380,5 +432,8 @@ fn what_clients_are_told_is_what_took_place() {
             panic!("seed {seed}: {error}\n{}", world.trace.unwrap_or_default().join("\n"));
         }
     }
-    assert!(seeds.end - seeds.start < 100 || (replays > 100 && held > 100), "the simulation sleeps");
+    assert!(
+        seeds.end - seeds.start < 100 || (replays > 100 && held > 100 && moves > 100),
+        "the simulation sleeps"
+    );
 }

@@ -12,6 +12,7 @@ use super::Rng;
 
 const RDB: &str =
     "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.";
+const READONLY: &str = "READONLY You can't write against a read only replica.";
 const AOF: &str = "MISCONF Errors writing to the AOF file: No space left on device";
 
 /// One write that took place.
@@ -51,6 +52,9 @@ pub struct Conn {
     deferred: Vec<u8>,
     /// An ACL forbids MULTI.
     pub no_multi: bool,
+    /// It is to a server that has become a replica: what is written to the new one is there at once, but nothing is
+    /// written here any more.
+    pub demoted: bool,
 }
 
 impl Conn {
@@ -67,7 +71,13 @@ impl Conn {
             messages: 0,
             deferred: Vec::new(),
             no_multi,
+            demoted: false,
         }
+    }
+
+    /// The same client's connection to another server, which knows nothing of it.
+    pub fn elsewhere(&self) -> Conn {
+        Conn { messages: self.messages, ..Conn::new(self.no_multi) }
     }
 
     fn line(&mut self, text: &str) {
@@ -152,6 +162,14 @@ impl Server {
             conn.dirty |= conn.multi.is_some();
             return conn.line(&format!("-{why}"));
         }
+        if conn.demoted && (is_write(words) || (name == "EXEC" && queued)) {
+            if name == "EXEC" {
+                conn.end_multi();
+                return conn.line(&format!("-EXECABORT Transaction discarded because of: {READONLY}"));
+            }
+            conn.dirty |= conn.multi.is_some();
+            return conn.line(&format!("-{READONLY}"));
+        }
         let at_once = matches!(name, "MULTI" | "EXEC" | "DISCARD" | "WATCH" | "RESET");
         if let Some(queue) = &mut conn.multi
             && !at_once
@@ -189,7 +207,7 @@ impl Server {
                 let (key, token) = ((conn.db, word(3).to_owned()), word(4).to_owned());
                 self.publish(conns, i, "script", &format!("{token}-published"));
                 let conn = &mut conns[i];
-                match self.broken {
+                match self.broken.or(conn.demoted.then_some(READONLY)) {
                     Some(why) => conn.line(&format!("-{why} script: 0fe1, on @user_script:1.")),
                     None => {
                         let n = self.apply(conn, key, &token, in_exec);
@@ -218,7 +236,13 @@ impl Server {
             }
             "RESET" => {
                 let (out, input) = (std::mem::take(&mut conn.out), std::mem::take(&mut conn.input));
-                *conn = Conn { out, input, messages: conn.messages, ..Conn::new(conn.no_multi) };
+                *conn = Conn {
+                    out,
+                    input,
+                    messages: conn.messages,
+                    demoted: conn.demoted,
+                    ..Conn::new(conn.no_multi)
+                };
                 conn.line("+RESET");
             }
             "MULTI" if conn.multi.is_some() => conn.line("-ERR MULTI calls can not be nested"),

@@ -155,8 +155,11 @@ impl Control {
             Talk::Probe
             | Talk::Look
             | Talk::Inquire { .. }
-            | Talk::Lower
+            | Talk::Lower { .. }
             | Talk::Restore { .. }
+            | Talk::Claim { .. }
+            | Talk::Peers { .. }
+            | Talk::Name(_)
             | Talk::Count => EXCHANGE_TIMEOUT,
         };
         let (mut dialogue, mut batch) = Dialogue::new(talk);

@@ -58,6 +58,7 @@ fn world() -> World {
         posture: "forward".into(),
         policy: "mitigate".into(),
         debt: None,
+        owner: None,
         exposure: Exposure::default(),
         escrow: None,
         findings: Vec::new(),

@@ -83,7 +83,7 @@ const fn family(name: &'static str, kind: Kind, help: &'static str, read: fn(&Se
 
 /// Names without prefix, unit and `_total`: the encoder adds those.
 #[rustfmt::skip]
-const FAMILIES: [Family; 28] = [
+const FAMILIES: [Family; 29] = [
     family("build_info", Kind::Gauge, "What is running, always 1",
         |_| vec![(label("version", env!("CARGO_PKG_VERSION")), 1)]),
     family("connections", Kind::Gauge, "Connected clients",
@@ -134,6 +134,8 @@ const FAMILIES: [Family; 28] = [
         |s| one(serving(s).map(|u| u.exposure.changes).sum())),
     family("debt", Kind::Gauge, "1 while bgsafe owes the restore of stop-writes-on-bgsave-error",
         |s| one(any(s, |u| u.debt.is_some()))),
+    family("following", Kind::Gauge, "1 while another bgsafe before the same server owes that restore",
+        |s| one(any(s, |u| u.owner.is_some()))),
     family("upstream_up", Kind::Gauge, "1 while the control connection is up",
         |s| one(any(s, |u| u.serves && u.up))),
     family("upstream_role", Kind::Gauge, "1 for the upstream's role",

@@ -89,7 +89,10 @@ fn one(u: &UpstreamStatus, paint: Paint, out: &mut String) {
         Some(debt) => {
             format!("stop-writes-on-bgsave-error {}, since {}", clean(&debt.owed), clean(&debt.since))
         }
-        None => "none".to_owned(),
+        None => match &u.owner {
+            Some(owner) => format!("bgsafe {}'s, since {}", clean(&owner.id), clean(&owner.since)),
+            None => "none".to_owned(),
+        },
     };
     let exposed = if e.secs > 0 || e.changes > 0 { Some(Mood::Busy) } else { None };
     let rows = [
@@ -169,6 +172,7 @@ mod tests {
             posture: "forward".into(),
             policy: "mitigate".into(),
             debt: None,
+            owner: None,
             exposure: Exposure { secs_max: 3600, ..Exposure::default() },
             escrow: None,
             findings: Vec::new(),

@@ -9,14 +9,18 @@ use redis_protocol::resp2::types::BytesFrame as Frame;
 use super::evidence::fact::yes_no;
 use super::evidence::server::{ASKED, rewrites};
 use super::evidence::{Fact, Look, Reason, Role, ServerFacts, Target};
+use super::peers::Peer;
 use super::saver::BgsaveReply;
 use crate::posture::Refusal;
 use crate::resp::error::classify;
 
+mod others;
+mod outcome;
 mod rewrite;
 mod rights;
 mod second;
 
+use outcome::{read_bgsave, read_lower};
 use second::Second;
 
 /// The switch.
@@ -43,7 +47,10 @@ pub enum Talk {
     /// Commands of a remedy, in this order; the first error ends it.
     Apply(Vec<Command>),
     /// Read the switch and lower it in one transaction, then PING and count rewrites, all in one round trip.
-    Lower,
+    Lower {
+        /// Taken before: whoever finds the switch lowered finds by whom.
+        name: Option<String>,
+    },
     /// Only when the switch still reads `no`: set it to this, read it back, PING, count rewrites.
     Restore {
         /// What the operator had.
@@ -61,6 +68,22 @@ pub enum Talk {
         /// Queue it behind the other child.
         schedule: bool,
     },
+    /// Take this name, and see in the same transaction who had one before.
+    Claim {
+        /// CLIENT SETNAME.
+        name: String,
+        /// Ours in peace: not to be taken for another bgsafe.
+        own: String,
+    },
+    /// Who else guards this server?
+    Peers {
+        /// Only this connection.
+        client: Option<u64>,
+        /// As in a claim.
+        own: String,
+    },
+    /// Take this name.
+    Name(String),
 }
 
 /// What the server said to PING.
@@ -127,6 +150,12 @@ pub enum Answer {
     Counted(Fact<u64>),
     /// Of a BGSAVE.
     Bgsave(BgsaveReply),
+    /// The name is taken; these had theirs before. Or why nothing is known.
+    Claimed(Result<Vec<Peer>, String>),
+    /// These are there.
+    Listed(Result<Vec<Peer>, String>),
+    /// Of a name.
+    Named(Result<(), String>),
 }
 
 /// What to do after a batch was answered.
@@ -173,10 +202,14 @@ impl Dialogue {
             Talk::Apply(commands) => commands.clone(),
             // EXEC answers with the value of before the SET: of two that lower at once only one
             // reads `yes`.
-            Talk::Lower => {
-                let transaction = [words("MULTI"), config_get(KNOB), config_set(KNOB, "no"), words("EXEC")];
-                transaction.into_iter().chain([words("PING"), words(COUNTS)]).collect()
+            Talk::Lower { name } => {
+                let lower = [words("MULTI"), config_get(KNOB), config_set(KNOB, "no"), words("EXEC")];
+                let lower = lower.into_iter().chain([words("PING"), words(COUNTS)]);
+                name.iter().map(|name| others::set_name(name)).chain(lower).collect()
             }
+            Talk::Claim { name, .. } => others::claim(name),
+            Talk::Peers { client, .. } => vec![others::list(*client)],
+            Talk::Name(name) => vec![others::set_name(name)],
             Talk::Restore { .. } => vec![config_get(KNOB)],
             Talk::Rewrite { .. } => rewrite::begin(),
             Talk::Count => vec![words(COUNTS)],
@@ -214,7 +247,7 @@ impl Dialogue {
                 Answer::Inquired(found)
             }
             (Talk::Apply(_), replies) => Answer::Applied(replies.iter().find_map(error).map_or(Ok(()), Err)),
-            (Talk::Lower, [multi, get, set, exec, ping, counts]) => {
+            (Talk::Lower { .. }, [.., multi, get, set, exec, ping, counts]) => {
                 let answer = read_lower([multi, get, set, exec], ping, counts);
                 if is_open(multi, exec) {
                     self.refused = Some(answer);
@@ -222,9 +255,19 @@ impl Dialogue {
                 }
                 answer
             }
-            (Talk::Lower, [_]) if self.refused.is_some() => {
+            (Talk::Lower { .. } | Talk::Claim { .. }, [_]) if self.refused.is_some() => {
                 self.refused.take().unwrap_or_else(|| Answer::NotLowered("EXEC refused".into()))
             }
+            (Talk::Claim { own, .. }, [multi, set, list, exec]) => {
+                let answer = Answer::Claimed(others::read_claim([multi, set, list, exec], own));
+                if is_open(multi, exec) {
+                    self.refused = Some(answer);
+                    return Next::Send(vec![words("DISCARD")]);
+                }
+                answer
+            }
+            (Talk::Peers { own, .. }, [list]) => Answer::Listed(others::read_list(list, own)),
+            (Talk::Name(_), [set]) => Answer::Named(error(set).map_or(Ok(()), Err)),
             (Talk::Restore { owed }, [value]) if !self.second => match config_value(value) {
                 Ok(found) if found == "no" => {
                     self.second = true;
@@ -249,7 +292,10 @@ impl Dialogue {
             }
             (Talk::Look, _) => Answer::Looked(Box::default()),
             (Talk::Inquire { .. }, _) => Answer::Inquired(Box::default()),
-            (Talk::Lower, _) => Answer::NotLowered("replies missing".into()),
+            (Talk::Lower { .. }, _) => Answer::NotLowered("replies missing".into()),
+            (Talk::Claim { .. }, _) => Answer::Claimed(Err("replies missing".into())),
+            (Talk::Peers { .. }, _) => Answer::Listed(Err("replies missing".into())),
+            (Talk::Name(_), _) => Answer::Named(Err("replies missing".into())),
             (Talk::Restore { .. }, _) => Answer::NotRestored("replies missing".into()),
             (Talk::Count, _) => Answer::Counted(Fact::UNKNOWN),
             (Talk::Bgsave { .. }, _) => Answer::Bgsave(BgsaveReply::Failed("replies missing".into())),
@@ -382,52 +428,6 @@ fn read_counts(frame: &Frame) -> Fact<u64> {
     match frame {
         Frame::BulkString(body) => rewrites(&String::from_utf8_lossy(body)),
         _ => Fact::UNKNOWN,
-    }
-}
-
-fn read_lower(transaction: [&Frame; 4], ping: &Frame, counts: &Frame) -> Answer {
-    let lowered = |previous| Answer::Lowered { previous, heard: heard(ping), rewrites: read_counts(counts) };
-    // Where MULTI is refused, what follows runs by itself: the switch is down all the same, and its debt is on disk.
-    if let (Some(_), Frame::SimpleString(done)) = (error(transaction[0]), transaction[2])
-        && done.as_ref() == b"OK"
-    {
-        let previous = config_value(transaction[1]).unwrap_or_else(|_| "yes".into());
-        return lowered(previous);
-    }
-    // A word refused in the queue (NOPERM, unknown command) says more than the EXECABORT after it.
-    if let Some(why) = transaction.iter().find_map(|frame| error(frame)) {
-        return Answer::NotLowered(why);
-    }
-    match transaction[3] {
-        Frame::Array(results) => match results.as_slice() {
-            [value, set] => match (config_value(value), error(set)) {
-                (Ok(previous), None) => lowered(previous),
-                (_, Some(why)) | (Err(why), None) => Answer::NotLowered(why),
-            },
-            _ => Answer::NotLowered("EXEC answered with another number of results".into()),
-        },
-        other => Answer::NotLowered(text(other)),
-    }
-}
-
-fn read_bgsave(frame: &Frame) -> BgsaveReply {
-    match frame {
-        Frame::SimpleString(s) if s.ends_with(b"started") => BgsaveReply::Started,
-        Frame::SimpleString(s) if s.ends_with(b"scheduled") => BgsaveReply::Scheduled,
-        Frame::Error(e) => {
-            let said = |needle: &str| e.contains(needle);
-            // rdb.c:bgsaveCommand; the bare ERR is shared.err of a failed fork.
-            match e.trim() {
-                "ERR" => BgsaveReply::ForkFailed,
-                _ if said("already in progress") => BgsaveReply::InProgress,
-                _ if said("child process is active") || said("BGSAVE SCHEDULE") => BgsaveReply::OtherChild,
-                _ if e.starts_with("NOPERM") || said("unknown command") || said("not allowed") => {
-                    BgsaveReply::Denied(e.to_string())
-                }
-                words => BgsaveReply::Failed(words.to_string()),
-            }
-        }
-        other => BgsaveReply::Failed(text(other)),
     }
 }
 

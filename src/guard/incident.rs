@@ -11,8 +11,10 @@
 
 mod answers;
 mod care;
+mod decide;
 mod escrow;
 mod facts;
+mod following;
 mod hands;
 mod looks;
 mod mend;
@@ -22,6 +24,7 @@ mod neighbours;
 pub(crate) mod print;
 mod rewrites;
 mod rights;
+mod several;
 mod span;
 mod view;
 mod watched;
@@ -34,12 +37,13 @@ use self::escrow::Copies;
 pub use self::messages::{Action, Event, News, Now, Tone};
 use self::neighbours::Neighbours;
 use self::rewrites::Rewrites;
+use self::several::Several;
 use self::watched::Watched;
 use super::debt::Debt;
 use super::dialogue::Talk;
 use super::evidence::{Healthy, Look, Rights, Role};
 use super::journal::Journal;
-use super::policy::{BLIND_AFTER, Course, Settings, course};
+use super::policy::{BLIND_AFTER, Settings};
 use super::record::Phase;
 use super::saver::Saver;
 use crate::config::Policy;
@@ -135,6 +139,8 @@ pub struct Guard {
     variant: Variant,
     course: Option<&'static str>,
     saver: Saver,
+    /// The others before this server.
+    several: Several,
     care: Care,
     neighbours: Neighbours,
     rewrites: Rewrites,
@@ -194,6 +200,7 @@ impl Guard {
             variant: Variant::Rdb,
             course: None,
             saver: Saver::default(),
+            several: Several::default(),
             care: Care::default(),
             neighbours: Neighbours::default(),
             rewrites: Rewrites::default(),
@@ -252,6 +259,7 @@ impl Guard {
                     self.set_posture(Posture::Forward);
                 }
                 self.answered(now, sightings, answer);
+                self.several_heard(now);
             }
             Event::Stored(result) => self.stored(now, result),
             Event::Examined(host) => self.examined(now, *host),
@@ -304,7 +312,11 @@ impl Guard {
             return;
         }
         let urgent = if self.is_open() { self.unproven() && now.mono >= self.probe_after } else { due };
-        if !urgent && let Some(talk) = self.rewrites_talk(now).or_else(|| self.care_talk(now)) {
+        if !urgent
+            && !self.closing
+            && let Some(talk) =
+                self.name_talk().or_else(|| self.rewrites_talk(now)).or_else(|| self.care_talk(now))
+        {
             self.talk(talk);
             return;
         }
@@ -353,53 +365,9 @@ impl Guard {
         match self.phase {
             Phase::Quiet => true,
             Phase::Mitigated | Phase::Diagnosing | Phase::Repairing | Phase::Verifying | Phase::Stuck => {
-                self.lowered
+                self.lowered || self.follows()
             }
             Phase::Alarmed | Phase::Rearming | Phase::Holding | Phase::Exposed => false,
-        }
-    }
-
-    /// Chooses the course of an incident by the table, and takes its first step.
-    fn decide(&mut self, now: Now) {
-        let row = course(&self.facts(now));
-        if row.course == Course::Look {
-            self.talk(Talk::Look);
-            return;
-        }
-        if row.course == Course::Shelter {
-            return self.shelter(now, row.why);
-        }
-        if row.course == Course::Ask {
-            return self.ask_who_watches(now);
-        }
-        if row.course == Course::Lower {
-            self.set_posture(Posture::Hold);
-            match self.debt.is_some() {
-                true => self.talk(Talk::Lower),
-                false => self.write_debt(now),
-            }
-            return;
-        }
-        self.course = Some(row.why);
-        // Watch the server closely at first: its own retry may end the matter.
-        self.due = now.mono;
-        match row.course {
-            Course::Observe => self.only_watch(now),
-            Course::Freeze => self.freeze(now),
-            Course::Refuse => {
-                self.set_posture(Posture::Refuse);
-                self.enter(now, Phase::Exposed, "refusals are delivered", row.why.into());
-            }
-            Course::ParkAof | Course::Park => {
-                self.set_posture(Posture::Hold);
-                self.enter(now, Phase::Holding, "writes parked", row.why.into());
-                if !self.facts(now).config && row.course == Course::Park {
-                    let why = self.rights.blocked().unwrap_or_else(|| row.why.into());
-                    self.find("config-blocked", "warn", why, self.remedy_config());
-                }
-            }
-            Course::Shun => self.shun(now, row.why),
-            Course::Look | Course::Ask | Course::Shelter | Course::Lower => {}
         }
     }
 
@@ -416,11 +384,11 @@ impl Guard {
         self.down_since.get_or_insert(now.mono);
         let talking = if mutant!(WaitsForALostAnswer) { self.talking.clone() } else { self.talking.take() };
         match talking {
-            Some(Talk::Lower) => self.lower_in_doubt = true,
+            Some(Talk::Lower { .. }) => self.lower_in_doubt = true,
             Some(Talk::Restore { .. }) => self.restore_in_doubt = true,
             Some(Talk::Rewrite { .. }) => self.rewrite_lost(),
             Some(Talk::Probe | Talk::Look | Talk::Inquire { .. } | Talk::Apply(_) | Talk::Count)
-            | Some(Talk::Bgsave { .. })
+            | Some(Talk::Bgsave { .. } | Talk::Claim { .. } | Talk::Peers { .. } | Talk::Name(_))
             | None => {}
         }
         if self.up {
@@ -433,6 +401,7 @@ impl Guard {
         self.role = None;
         self.counted = None;
         self.saver.lost();
+        self.several_lost();
         // Without a view of the server we are a wire: refusals still wait for their own deadline.
         if self.posture == Posture::Hold {
             self.set_posture(Posture::Forward);

@@ -13,6 +13,7 @@ pub mod finding;
 pub mod fleet;
 pub mod incident;
 pub mod journal;
+pub mod peers;
 pub mod policy;
 pub mod record;
 pub mod remedy;

@@ -91,6 +91,18 @@ pub const NURSE_EVERY: Duration = Duration::from_millis(20);
 pub const VIEW_FRESH: Duration = Duration::from_secs(5);
 /// How long it is waited for, where none was had before: Sentinels greet each other every 2 s.
 pub const VIEW_WAIT: Duration = Duration::from_secs(6);
+/// For so long those who claimed to lower the switch before us are waited for; the transaction decides then.
+pub const CLAIM_PATIENCE: Duration = Duration::from_secs(2);
+/// Between looks at their names: from, doubled each time, to.
+pub const CLAIM_POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(80));
+/// An owner out of sight for so long is gone: a connection that only broke is back by then.
+pub const HEIR_GRACE: Duration = Duration::from_secs(3);
+/// Each heir waits so much longer than the one before it, in the order of ids …
+pub const HEIR_RANK: Duration = Duration::from_secs(1);
+/// … but not longer than so many of them.
+pub const HEIR_RANKS: u32 = 5;
+/// Between two questions whose `no` it is, while a save failed.
+pub const WHOSE_EVERY: Duration = Duration::from_secs(30);
 /// Lines of one incident's timeline.
 pub const TIMELINE_MOST: usize = 400;
 

@@ -182,6 +182,15 @@ pub struct DebtView {
     pub run_id: String,
 }
 
+/// Who owes the restore in our stead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerView {
+    /// As in the name of its control connection: `bgsafe:ID…` in CLIENT LIST.
+    pub id: String,
+    /// RFC 3339, by its clock.
+    pub since: String,
+}
+
 /// How much is acknowledged but unsaved, against its budget (0 is no limit).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exposure {
@@ -270,6 +279,9 @@ pub struct UpstreamStatus {
     pub policy: String,
     /// Null unless this bgsafe owes a restore.
     pub debt: Option<DebtView>,
+    /// Another bgsafe before the same server, which lowered the switch and will put it back.
+    #[serde(default)]
+    pub owner: Option<OwnerView>,
     /// Null-safe: zeros when nothing is exposed.
     pub exposure: Exposure,
     /// A copy of the data on bgsafe's disk; null without one.

@@ -55,6 +55,14 @@ pub enum Mutant {
     LowersAZombie,
     /// Sentinels that cannot be asked are taken for agreeing.
     TakesSilenceForConsent,
+    /// Another bgsafe's `no` is taken for the operator's.
+    FollowsNobody,
+    /// The switch is lowered, and a debt adopted, without a claim.
+    ClaimsNothing,
+    /// The `no` of one that died while it lowered the switch is taken for the operator's.
+    ForgetsTheDeadClaimant,
+    /// An owner whose line only blinked is taken for gone.
+    InheritsAtOnce,
 }
 
 thread_local! {

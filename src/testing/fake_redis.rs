@@ -23,6 +23,8 @@ pub struct Faults {
     pub disk: bool,
     /// The append-only file cannot be written.
     pub aof: bool,
+    /// The control user may not use CLIENT.
+    pub no_client: bool,
     /// The control user may not use CONFIG.
     pub no_config: bool,
     /// … nor BGSAVE.
@@ -44,6 +46,10 @@ pub struct Connection {
     watched: HashMap<Vec<u8>, u64>,
     /// SELECTed database.
     pub db: usize,
+    /// CLIENT SETNAME.
+    pub name: Vec<u8>,
+    /// When it last said anything.
+    seen: u64,
 }
 
 /// See the module's page.

@@ -88,7 +88,7 @@ fn every_bgsave_reply_has_its_meaning() {
 
 #[test]
 fn lowering_tells_the_value_before_and_nothing_when_it_was_refused() {
-    let (mut dialogue, batch) = Dialogue::new(Talk::Lower);
+    let (mut dialogue, batch) = Dialogue::new(Talk::Lower { name: None });
     assert_eq!(batch.len(), 6);
     let pair = Frame::Array(vec![bulk(KNOB), bulk("yes")]);
     let queued = || simple("QUEUED");
@@ -98,18 +98,18 @@ fn lowering_tells_the_value_before_and_nothing_when_it_was_refused() {
     let rewrites = Fact::Known(3);
     assert_eq!(done, Next::Done(Answer::Lowered { previous: "yes".into(), heard: Heard::Pong, rewrites }));
     let noperm = fault("NOPERM no");
-    let (mut dialogue, _) = Dialogue::new(Talk::Lower);
+    let (mut dialogue, _) = Dialogue::new(Talk::Lower { name: None });
     let open = [simple("OK"), queued(), queued(), fault("NOPERM exec"), queued(), queued()];
     assert_eq!(dialogue.hear(&open), Next::Send(vec![words("DISCARD")]));
     assert_eq!(dialogue.hear(&[simple("OK")]), Next::Done(Answer::NotLowered("NOPERM exec".into())));
     // What ran outside of a transaction ran all the same.
-    let (mut dialogue, _) = Dialogue::new(Talk::Lower);
+    let (mut dialogue, _) = Dialogue::new(Talk::Lower { name: None });
     let pair = Frame::Array(vec![bulk(KNOB), bulk("yes")]);
     let without = fault("ERR EXEC without MULTI");
     let bare = [fault("NOPERM multi"), pair, simple("OK"), without, simple("PONG"), fault("NOPERM info")];
     let lowered = Answer::Lowered { previous: "yes".into(), heard: Heard::Pong, rewrites: Fact::UNKNOWN };
     assert_eq!(dialogue.hear(&bare), Next::Done(lowered));
-    let (mut dialogue, _) = Dialogue::new(Talk::Lower);
+    let (mut dialogue, _) = Dialogue::new(Talk::Lower { name: None });
     let refused = [simple("OK"), queued(), noperm, fault("EXECABORT because"), fault("MISCONF x"), bulk("")];
     assert_eq!(dialogue.hear(&refused), Next::Done(Answer::NotLowered("NOPERM no".into())));
 }
@@ -132,7 +132,11 @@ fn every_command_that_is_sent_may_have_another_name() {
         Talk::Probe,
         Talk::Look,
         Talk::Inquire { own: "x".into() },
-        Talk::Lower,
+        Talk::Lower { name: None },
+        Talk::Lower { name: Some("bgsafe:1:owes=yes,since=1".into()) },
+        Talk::Claim { name: "bgsafe:1:claims".into(), own: "bgsafe:1".into() },
+        Talk::Peers { client: None, own: "bgsafe:1".into() },
+        Talk::Name("bgsafe:1".into()),
         Talk::Restore { owed: "yes".into() },
         Talk::Bgsave { schedule: true },
         Talk::Rewrite { owed: "yes".into() },

@@ -5,6 +5,7 @@
 
 use super::Rights;
 use super::fact::{Fact, Reason, flag, garbled, number, status, yes_no};
+use crate::guard::peers;
 
 /// The CONFIG values a diagnosis wants, beside those of a look. One CONFIG GET each: several names in
 /// one are understood from 7.0 on only.
@@ -203,9 +204,8 @@ impl ServerFacts {
     pub fn read_clients(&mut self, list: &str, own_name: &str) {
         let names = || list.lines().filter_map(|line| line.split(' ').find_map(|w| w.strip_prefix("name=")));
         let sentinel = |name: &&str| name.starts_with("sentinel-") && name.ends_with("-cmd");
-        let guard = |name: &&str| name.starts_with("bgsafe:") && *name != own_name;
         self.sentinels = Fact::Known(names().filter(sentinel).count() as u64);
-        self.other_guards = Fact::Known(names().filter(guard).count() as u64);
+        self.other_guards = Fact::Known(peers::read(list, own_name).len() as u64);
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::several::Claim;
 use super::{Action, Guard, Now, Past, Unwind};
 use crate::guard::dialogue::{Answer, Heard, Talk};
 use crate::guard::evidence::Fact;
@@ -48,6 +49,9 @@ impl Guard {
                 self.due = now.mono + LOOK_EVERY;
             }
             Answer::Bgsave(reply) => self.bgsave(now, reply),
+            Answer::Claimed(result) => self.claimed(now, result),
+            Answer::Listed(result) => self.listed(now, result),
+            Answer::Named(result) => self.named(now, result),
         }
     }
 
@@ -79,7 +83,10 @@ impl Guard {
         self.out.push_back(Action::OpenThrough(sightings));
         match self.phase {
             Phase::Quiet => {
-                self.first = None;
+                if self.first.take().is_some() {
+                    // Refused, and passed a moment later: who lowered the switch is looked at while its owner lives.
+                    self.due = now.mono;
+                }
                 self.set_posture(Posture::Forward);
             }
             Phase::Alarmed
@@ -92,7 +99,7 @@ impl Guard {
             | Phase::Verifying
             | Phase::Stuck => {
                 self.set_posture(Posture::Forward);
-                match self.lowered {
+                match self.lowered || self.follows() {
                     true => self.writes_open(now),
                     false => {
                         self.past.ending = true;
@@ -155,6 +162,11 @@ impl Guard {
     }
 
     fn refused_closed(&mut self, now: Now) {
+        if self.phase == Phase::Alarmed && self.follows() {
+            // Its owner is about to lower it, or gave up.
+            self.talk(Talk::Look);
+            return;
+        }
         if self.phase == Phase::Alarmed && self.course.is_none() {
             let doubtful = std::mem::take(&mut self.past.doubtful);
             self.due = if doubtful { now.mono + AGAIN } else { now.mono };
@@ -201,12 +213,12 @@ impl Guard {
         let in_doubt = std::mem::take(&mut self.lower_in_doubt);
         if previous == "no" && !in_doubt && !mutant!(TakesAnOperatorsNoForYes) {
             // Somebody else's `no`, read in the transaction itself: ours changed nothing.
-            self.past.hands_off = true;
-            self.say(now, "switch was down already", "the operator's own choice: left alone".into());
-            self.erase_debt();
-            self.course = None;
-            self.enter(now, Phase::Holding, "hands off", String::new());
-            self.due = now.mono;
+            self.several.none_owes = false;
+            if self.ask_whose() {
+                self.several.read_no = true;
+                return;
+            }
+            self.leave_alone(now);
             if heard == Heard::Pong {
                 self.opened = self.opened.max(sightings);
                 self.out.push_back(Action::OpenThrough(sightings));
@@ -217,6 +229,7 @@ impl Guard {
         let changes = self.look.as_ref().and_then(|(_, look)| look.changes.known().copied()).unwrap_or(0);
         self.lowered = true;
         self.neighbours.lowered_as_replica = self.is_replica();
+        self.several.claim = Claim::None;
         self.lowered_at = (now.unix_ms, changes);
         self.count_from(now, self.debt.as_ref().map(|debt| debt.run_id.clone()), rewrites);
         self.saver = Saver::default();
@@ -234,12 +247,24 @@ impl Guard {
         self.heard(now, sightings, heard);
     }
 
+    /// Nobody owes this `no`.
+    pub(super) fn leave_alone(&mut self, now: Now) {
+        self.past.hands_off = true;
+        self.say(now, "switch was down already", "the operator's own choice: left alone".into());
+        self.several.claim = Claim::None;
+        self.erase_debt();
+        self.course = None;
+        self.enter(now, Phase::Holding, "hands off", String::new());
+        self.due = now.mono;
+    }
+
     fn not_lowered(&mut self, now: Now, why: String) {
         self.lower_in_doubt = false;
         // BUSY, LOADING and their like pass; what was forbidden or renamed stays so.
         let lasting = ["NOPERM", "ERR", "EXECABORT"].iter().any(|code| why.starts_with(code));
         self.config_refused = lasting.then(|| why.clone());
         self.say(now, "switch not lowered", why);
+        self.several.claim = Claim::None;
         self.erase_debt();
         self.due = if lasting { now.mono } else { now.mono + LOOK_EVERY };
     }

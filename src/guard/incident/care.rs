@@ -151,7 +151,7 @@ impl Guard {
         match &mut self.care.stage {
             Stage::Idle if now.mono >= self.care.due => {
                 self.care.stage = Stage::Asking;
-                if self.phase == Phase::Mitigated {
+                if self.phase == Phase::Mitigated && !self.follows() {
                     self.enter(now, Phase::Diagnosing, "looking for the cause", String::new());
                 }
                 Some(Talk::Inquire { own: self.settings.name.clone() })

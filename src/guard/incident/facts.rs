@@ -2,6 +2,8 @@
 //!
 //! Refuses to know: what is decided. Invariant: nothing here changes anything.
 
+use std::time::Duration;
+
 use super::{Guard, Now};
 use crate::guard::evidence::{Healthy, Look, Role, Target};
 use crate::guard::policy::{Facts, LOOK_FRESH};
@@ -9,9 +11,17 @@ use crate::guard::policy::{Facts, LOOK_FRESH};
 impl Guard {
     pub(super) fn facts(&self, now: Now) -> Facts {
         // A switch that read `no` while PING is refused is old news.
-        let look = self.look.as_ref().filter(|(at, look)| {
-            now.mono.saturating_sub(*at) <= LOOK_FRESH && !look.knob.is("no".to_string())
-        });
+        let fresh = self.look.as_ref().filter(|(_, look)| !look.knob.is("no".to_string()));
+        self.facts_by(now, fresh)
+    }
+
+    /// … and of one that may be down.
+    pub(super) fn facts_of_any_switch(&self, now: Now) -> Facts {
+        self.facts_by(now, self.look.as_ref())
+    }
+
+    fn facts_by(&self, now: Now, look: Option<&(Duration, Look)>) -> Facts {
+        let look = look.filter(|(at, _)| now.mono.saturating_sub(*at) <= LOOK_FRESH);
         let seen = look.map(|(_, look)| look);
         let role = self.role.or_else(|| seen.and_then(|l| l.role.known().copied()));
         Facts {

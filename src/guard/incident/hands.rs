@@ -36,7 +36,7 @@ impl Guard {
             run_id,
             // The switch is a boolean and the server refuses for it, so it reads `yes`; what the
             // transaction reads decides in the end.
-            owed: "yes".into(),
+            owed: self.several.owed().unwrap_or_else(|| "yes".into()),
             since_ms: now.unix_ms,
             incident,
         };

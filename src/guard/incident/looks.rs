@@ -1,6 +1,7 @@
 //! What a look at the server means for the incident, phase by phase: the debt is compared, saves
 //! are proved or tried, the exposure budget is watched.
 
+use super::several::{Claim, Turn};
 use super::{Action, Guard, Now, Unwind};
 use crate::config::WhenExposed;
 use crate::guard::debt::Debt;
@@ -20,7 +21,7 @@ impl Guard {
         if self.pulls() {
             self.saver.lend();
         }
-        if self.lowered {
+        if self.lowered || self.follows() {
             let changes = self.exposure(now).changes;
             if let Some(journal) = &mut self.journal {
                 journal.exposed(changes);
@@ -39,6 +40,8 @@ impl Guard {
                 if look.knob.is("no".to_string()) {
                     self.past.doubtful = true;
                     self.talk(Talk::Probe);
+                } else if self.follows() {
+                    self.unfollow_alarmed(now);
                 }
             }
             Phase::Rearming => {}
@@ -50,6 +53,7 @@ impl Guard {
             | Phase::Repairing
             | Phase::Verifying
             | Phase::Stuck => match self.lowered {
+                _ if self.follows() => self.looked_following(now, &look),
                 true => self.looked_lowered(now, &look),
                 false => self.looked_closed(now, &look),
             },
@@ -70,12 +74,21 @@ impl Guard {
             return;
         };
         let (Some(run_id), Some(knob)) = (look.run_id.known(), look.knob.known()) else {
+            self.several.claim = Claim::None;
             self.say(now, "debt kept", "the server does not tell its run id or its switch".into());
             self.due = now.mono + LOOK_EVERY;
             return;
         };
-        self.reconciled = true;
         self.due = now.mono;
+        if run_id == &debt.run_id && knob == "no" {
+            // Another bgsafe may have lowered it, or taken our debt over while we were away.
+            match self.turn(now, true) {
+                Turn::Ask(talk) => return self.talk(talk),
+                Turn::Go => {}
+            }
+        }
+        self.reconciled = true;
+        self.several.claim = Claim::None;
         match (run_id == &debt.run_id || mutant!(AdoptsAnybodysDebt), knob.as_str()) {
             // A restart took the switch back to its configured value (M: CONFIG SET does not last).
             (false, _) => {
@@ -181,11 +194,16 @@ impl Guard {
             self.counted = Some((misconf, self.sighted));
             self.own_refusals = 0;
         }
+        self.ask_whose_in_peace(now, look);
     }
 
     /// PONG was heard and the switch was not ours: how did that come?
     fn looked_last(&mut self, now: Now, look: &Look) {
         if look.knob.is("no".to_string()) {
+            if self.ask_whose() {
+                self.past.ending = true;
+                return;
+            }
             self.past.hands_off = true;
         }
         if self.variant == Variant::Rdb && look.save_ok.is(true) {

@@ -48,7 +48,8 @@ impl Guard {
             (_, Repair::Redis) => Some(Reach::Redis),
             (_, Repair::Host) => Some(Reach::Filesystem),
         };
-        if self.past.frozen {
+        // What is to be done is done by the owner of the switch.
+        if self.past.frozen || self.follows() {
             return;
         }
         while let Some(reach) = reach

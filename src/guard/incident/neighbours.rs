@@ -72,7 +72,7 @@ impl Guard {
             false => look.is_some_and(Look::refuses_for_rdb),
         };
         let may_help = self.settings.guard_replicas && !self.past.hands_off;
-        may_help && refuses && !self.lowered && look.is_some_and(Look::aborts_on_errors)
+        may_help && refuses && !self.lowered && !self.follows() && look.is_some_and(Look::aborts_on_errors)
     }
 
     /// A save of a replica that would end itself may fail at any moment: it is watched closely.

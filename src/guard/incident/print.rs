@@ -18,6 +18,16 @@ pub(crate) struct Counters {
 }
 
 impl Guard {
+    /// Does it act as the owner of a switch that it, or whom it inherited from, lowered?
+    pub(crate) fn acts_as_owner(&self) -> bool {
+        self.lowered && self.reconciled && self.up
+    }
+
+    /// Whom does it follow?
+    pub(crate) fn owner(&self) -> Option<&str> {
+        self.several.owner().map(|(id, _)| id)
+    }
+
     pub(crate) fn print(&self, now: Now, than: Counters, h: &mut impl Hasher) {
         let left = |at: Duration| at.saturating_sub(now.mono);
         let age = |at: Duration, most: u64| now.mono.saturating_sub(at).min(Duration::from_millis(most));
@@ -52,5 +62,6 @@ impl Guard {
         self.rewrites.print(now, than.rewrites, h);
         self.copies.print(now).hash(h);
         self.watched.print(now, h);
+        self.several.print(now.mono, h);
     }
 }

@@ -31,7 +31,10 @@ impl Guard {
             | Answer::Applied(_)
             | Answer::NotOurs { .. }
             | Answer::Counted(_)
-            | Answer::NotRestored(_) => return,
+            | Answer::NotRestored(_)
+            | Answer::Claimed(_)
+            | Answer::Listed(_)
+            | Answer::Named(_) => return,
         };
         self.rights.learn(said.0, said.1);
     }

@@ -55,6 +55,7 @@ impl Guard {
             self.out.push_back(Action::Record(Box::new(journal.close(now, outcome))));
         }
         self.closing = false;
+        self.several.begin();
         self.lowered = false;
         self.lower_in_doubt = false;
         self.restore_in_doubt = false;
@@ -82,6 +83,7 @@ impl Guard {
             self.saver = Saver::default();
             self.past = Past::default();
             self.course = None;
+            self.several.begin();
             self.care.begin(now);
             self.out.push_back(Action::Opened);
         }

@@ -4,7 +4,9 @@ use super::{Guard, Now};
 use crate::config::Policy;
 use crate::guard::evidence::{Fact, Role};
 use crate::guard::journal::rfc3339;
-use crate::guard::record::{DebtView, Exposure, Finding, Held, Incident, Phase, RightsView, UpstreamStatus};
+use crate::guard::record::{
+    DebtView, Exposure, Finding, Held, Incident, OwnerView, Phase, RightsView, UpstreamStatus,
+};
 use crate::guard::remedy::{cli, grant};
 use crate::posture::Posture;
 
@@ -49,7 +51,7 @@ impl Guard {
     pub fn exposure(&self, now: Now) -> Exposure {
         let (secs_max, changes_max) = (self.settings.exposure_time.as_secs(), self.settings.exposure_changes);
         let mut exposure = Exposure { secs: 0, changes: 0, secs_max, changes_max };
-        if !self.lowered {
+        if !self.lowered && !self.follows() {
             return exposure;
         }
         let (since_ms, before) = self.lowered_at;
@@ -95,6 +97,10 @@ impl Guard {
                 owed: debt.owed.clone(),
                 run_id: debt.run_id.clone(),
             }),
+            owner: self
+                .several
+                .owner()
+                .map(|(id, since_ms)| OwnerView { id: id.into(), since: rfc3339(since_ms) }),
             exposure: self.exposure(now),
             escrow: self.escrow_view(now),
             findings: self.standing(now),

@@ -10,6 +10,7 @@ mod replicas;
 mod rewrites;
 mod rng;
 mod scenarios;
+mod several;
 mod watched;
 
 use std::fmt::Write as _;
@@ -501,13 +502,43 @@ fn settings() -> Settings {
     }
 }
 
-const FORK: Hand =
-    Hand::Fault(Faults { fork: true, disk: false, aof: false, no_config: false, no_bgsave: false });
-const DISK: Hand =
-    Hand::Fault(Faults { fork: false, disk: true, aof: false, no_config: false, no_bgsave: false });
-const AOF: Hand =
-    Hand::Fault(Faults { fork: false, disk: false, aof: true, no_config: false, no_bgsave: false });
-const NO_CONFIG: Hand =
-    Hand::Fault(Faults { fork: true, disk: false, aof: false, no_config: true, no_bgsave: false });
-const WELL: Hand =
-    Hand::Fault(Faults { fork: false, disk: false, aof: false, no_config: false, no_bgsave: false });
+const FORK: Hand = Hand::Fault(Faults {
+    fork: true,
+    disk: false,
+    aof: false,
+    no_client: false,
+    no_config: false,
+    no_bgsave: false,
+});
+const DISK: Hand = Hand::Fault(Faults {
+    fork: false,
+    disk: true,
+    aof: false,
+    no_client: false,
+    no_config: false,
+    no_bgsave: false,
+});
+const AOF: Hand = Hand::Fault(Faults {
+    fork: false,
+    disk: false,
+    aof: true,
+    no_client: false,
+    no_config: false,
+    no_bgsave: false,
+});
+const NO_CONFIG: Hand = Hand::Fault(Faults {
+    fork: true,
+    disk: false,
+    aof: false,
+    no_client: false,
+    no_config: true,
+    no_bgsave: false,
+});
+const WELL: Hand = Hand::Fault(Faults {
+    fork: false,
+    disk: false,
+    aof: false,
+    no_client: false,
+    no_config: false,
+    no_bgsave: false,
+});

@@ -1,6 +1,8 @@
 //! What a supervisor needs to know, from the merged configuration.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::alerts::Sinks;
 use crate::config::{Config, Escrow};
@@ -66,8 +68,9 @@ impl Keeping {
 impl Params {
     /// From the merged configuration.
     pub fn new(config: &Config) -> Self {
-        let nonce = (std::process::id() & 0xffff) as u16;
-        let name = format!("bgsafe:{nonce:04x}");
+        // In a container every process is the first, so its number tells nobody apart.
+        let id = RandomState::new().hash_one((std::process::id(), SystemTime::now()));
+        let (name, nonce) = (format!("bgsafe:{id:016x}"), id as u16);
         let user = config.credentials.as_ref().and_then(|credentials| credentials.user.clone());
         Params {
             endpoint: Endpoint {

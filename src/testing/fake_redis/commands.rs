@@ -22,6 +22,7 @@ impl FakeRedis {
         self.tick(now);
         let Some(first) = argv.first() else { return Vec::new() };
         let name = String::from_utf8_lossy(first).to_ascii_uppercase();
+        self.connection(connection).seen = now;
         let queueing = self.connection(connection).queue.is_some();
         if let Some(why) = self.reject(&name, argv) {
             if queueing {
@@ -52,8 +53,8 @@ impl FakeRedis {
             }
             "DISCARD" if !queueing => self.error("ERR DISCARD without MULTI"),
             "DISCARD" => {
-                let db = self.connection(connection).db;
-                *self.connection(connection) = Connection { db, ..Connection::default() };
+                let Connection { db, name, seen, .. } = std::mem::take(self.connection(connection));
+                *self.connection(connection) = Connection { db, name, seen, ..Connection::default() };
                 b"+OK\r\n".to_vec()
             }
             "EXEC" if !queueing => self.error("ERR EXEC without MULTI"),
@@ -66,6 +67,7 @@ impl FakeRedis {
         match name {
             "CONFIG" => !self.faults.no_config,
             "BGSAVE" => !self.faults.no_bgsave,
+            "CLIENT" => !self.faults.no_client,
             _ => true,
         }
     }
@@ -121,9 +123,9 @@ impl FakeRedis {
             "PING" if argv.len() > 1 => bulk(&word(1)),
             "PING" => b"+PONG\r\n".to_vec(),
             "ECHO" => bulk(&word(1)),
-            "CLIENT" => b"+OK\r\n".to_vec(),
             // NUMSUB of the Sentinels' own channel is all that is asked of it.
             "PUBSUB" => [b"*2\r\n".to_vec(), bulk(&word(2)), integer(self.sentinels)].concat(),
+            "CLIENT" => self.client(now, connection, argv),
             "PUBLISH" => {
                 self.applied.push((connection, argv.to_vec()));
                 integer(0)
@@ -208,6 +210,30 @@ impl FakeRedis {
             },
             "CONFIG" => self.config(argv),
             _ => self.error("ERR unknown command"),
+        }
+    }
+
+    /// `networking.c:clientCommand`, of it SETNAME and LIST.
+    fn client(&mut self, now: u64, connection: u64, argv: &[Vec<u8>]) -> Vec<u8> {
+        let word =
+            |n: usize| argv.get(n).map_or_else(String::new, |w| String::from_utf8_lossy(w).to_string());
+        match (word(1).as_str(), word(2).as_str()) {
+            ("SETNAME", _) => {
+                self.connection(connection).name = argv[2].clone();
+                b"+OK\r\n".to_vec()
+            }
+            ("LIST", which) => {
+                let only: Option<u64> = word(3).parse().ok().filter(|_| which == "ID");
+                let mut list: Vec<_> = self.connections.iter().collect();
+                list.sort_by_key(|(id, _)| **id);
+                let shown = list.iter().filter(|(id, _)| only.is_none_or(|only| only == **id));
+                let line = |(id, c): &(&u64, &Connection)| {
+                    let (name, idle) = (String::from_utf8_lossy(&c.name), (now - c.seen) / 1000);
+                    format!("id={id} addr=127.0.0.1:1 name={name} age=1 idle={idle} db={}\n", c.db)
+                };
+                bulk(shown.map(line).collect::<String>().as_bytes())
+            }
+            _ => b"+OK\r\n".to_vec(),
         }
     }
 

@@ -4,6 +4,12 @@ use std::hash::{Hash, Hasher};
 
 use super::{Child, FakeRedis};
 
+/// Since when somebody owes is told, and decides nothing.
+fn print_name(name: &[u8]) -> &[u8] {
+    let end = name.windows(7).position(|w| w == b",since=").unwrap_or(name.len());
+    &name[..end]
+}
+
 impl FakeRedis {
     pub(crate) fn print(&self, now: u64, h: &mut impl Hasher) {
         format!("{:?}", self.faults).hash(h);
@@ -18,8 +24,11 @@ impl FakeRedis {
             Some(Child::Rewrite { .. }) => 4,
         };
         child.hash(h);
-        let mut open: Vec<_> =
-            self.connections.iter().map(|(id, c)| (*id, &c.queue, c.dirty, c.db)).collect();
+        let mut open: Vec<_> = self
+            .connections
+            .iter()
+            .map(|(id, c)| (*id, &c.queue, c.dirty, c.db, print_name(&c.name)))
+            .collect();
         open.sort();
         open.hash(h);
     }

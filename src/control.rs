@@ -151,7 +151,7 @@ impl Control {
     ) -> Result<(u64, Answer), ControlError> {
         let limit = match talk {
             // A rewrite waits for the disk (`config.c:rewriteConfigOverwriteFile` syncs).
-            Talk::Bgsave { .. } | Talk::Apply(_) | Talk::Rewrite { .. } => FORK_TIMEOUT,
+            Talk::Bgsave { .. } | Talk::Apply(_) | Talk::Rewrite { .. } | Talk::Aof(_) => FORK_TIMEOUT,
             Talk::Probe
             | Talk::Look
             | Talk::Inquire { .. }

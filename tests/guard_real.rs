@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bgsafe::config::{Address, Policy, Repair, Seek, SentinelPolicy, WhenExposed};
+use bgsafe::config::{Address, AofRepair, Policy, Repair, Seek, SentinelPolicy, WhenExposed};
 use bgsafe::control::{Control, Endpoint};
 use bgsafe::gate::Gate;
 use bgsafe::guard::policy::Settings;
@@ -142,6 +142,7 @@ impl Guarded {
                 escrow: Default::default(),
                 repair: Repair::Redis,
                 repair_rewrite: false,
+                aof_repair: AofRepair::Rewrite,
                 hook: false,
                 name: "bgsafe:test".into(),
                 user: "default".into(),

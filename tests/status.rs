@@ -73,7 +73,12 @@ fn broken() -> World {
     let mut world = world();
     world.upstream.phase = Phase::Verifying;
     world.upstream.incident = Some("20261122T101500Z-1f3a".into());
-    world.upstream.debt = Some(DebtView { since: "10:15".into(), owed: "yes".into(), run_id: "r".into() });
+    world.upstream.debt = Some(DebtView {
+        since: "10:15".into(),
+        setting: "stop-writes-on-bgsave-error".into(),
+        owed: "yes".into(),
+        run_id: "r".into(),
+    });
     world.incidents.push(Incident {
         id: "20261122T101500Z-1f3a".into(),
         upstream: "127.0.0.1:6379".into(),

@@ -87,7 +87,7 @@ fn one(u: &UpstreamStatus, paint: Paint, out: &mut String) {
     );
     let debt = match &u.debt {
         Some(debt) => {
-            format!("stop-writes-on-bgsave-error {}, since {}", clean(&debt.owed), clean(&debt.since))
+            format!("{} {}, since {}", clean(&debt.setting), clean(&debt.owed), clean(&debt.since))
         }
         None => match &u.owner {
             Some(owner) => format!("bgsafe {}'s, since {}", clean(&owner.id), clean(&owner.since)),
@@ -211,7 +211,12 @@ mod tests {
         let one = &mut status.upstreams[0];
         one.phase = Phase::Stuck;
         one.incident = Some("20261122T101500Z-1f3a".into());
-        one.debt = Some(DebtView { since: "10:15".into(), owed: "yes".into(), run_id: "r".into() });
+        one.debt = Some(DebtView {
+            since: "10:15".into(),
+            setting: "stop-writes-on-bgsave-error".into(),
+            owed: "yes".into(),
+            run_id: "r".into(),
+        });
         one.findings.push(Finding {
             id: "disk-full".into(),
             severity: "crit".into(),

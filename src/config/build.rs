@@ -20,8 +20,8 @@ use super::rename::{self, Renames};
 use super::units::{count, duration, size};
 use super::url::{self, Upstream};
 use super::{
-    Address, Config, ConfigError, Credentials, Escrow, Loaded, Policy, Repair, ReplayScripts, Secret, Seek,
-    SentinelPolicy, Sentinels, Server, WhenExposed, World, file, show,
+    Address, AofRepair, Config, ConfigError, Credentials, Escrow, Loaded, Policy, Repair, ReplayScripts,
+    Secret, Seek, SentinelPolicy, Sentinels, Server, WhenExposed, World, file, show,
 };
 
 /// Looked for, in this order, when no `--config` is given.
@@ -65,6 +65,8 @@ const SENTINEL_POLICIES: [(&str, Offer<SentinelPolicy>); 2] = [
     ("mitigate-first", Is(SentinelPolicy::MitigateFirst)),
     ("prefer-failover", Is(SentinelPolicy::PreferFailover)),
 ];
+const AOF_REPAIRS: [(&str, Offer<AofRepair>); 3] =
+    [("rewrite", Is(AofRepair::Rewrite)), ("switch", Is(AofRepair::Switch)), ("off", Is(AofRepair::Off))];
 const REPLAY_SCRIPTS: [(&str, Offer<ReplayScripts>); 3] = [
     ("declared", Is(ReplayScripts::Declared)),
     ("all", Is(ReplayScripts::All)),
@@ -134,6 +136,7 @@ pub fn load(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Load
         escrow_every: words.need(Key::EscrowEvery, duration)?,
         repair: words.need(Key::Repair, |text| choose(&REPAIRS, text))?,
         repair_rewrite: words.need(Key::RepairRewrite, |text| choose(&YES_NO, text))?,
+        aof_repair: words.need(Key::AofRepair, |text| choose(&AOF_REPAIRS, text))?,
         repair_hook: words.maybe(Key::RepairHook, |text| Ok(text.to_owned()))?,
         alert_url: words.maybe(Key::AlertUrl, alert::target)?,
         alert_command: words.maybe(Key::AlertCommand, |text| Ok(text.to_owned()))?,

@@ -161,6 +161,17 @@ pub enum Repair {
     Host,
 }
 
+/// How an append-only file that refuses after a failed sync may be made sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AofRepair {
+    /// Not at all: the way is told.
+    Off,
+    /// By BGREWRITEAOF only, where that helps: the file stays on.
+    Rewrite,
+    /// Also by switching it off and on in one transaction, after a proved save.
+    Switch,
+}
+
 /// Which scripts and functions may be sent again after a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayScripts {
@@ -228,6 +239,8 @@ pub struct Config {
     pub repair: Repair,
     /// May CONFIG REWRITE write the operator's switch over a lowered one in the server's file?
     pub repair_rewrite: bool,
+    /// How a failed sync of the append-only file may be cleared.
+    pub aof_repair: AofRepair,
     /// A program that is told of each finding, as JSON on standard input.
     pub repair_hook: Option<String>,
     /// Is told of each turn of an incident.

@@ -26,6 +26,7 @@ pub enum Key {
     EscrowMaxBytes,
     EscrowEvery,
     Repair,
+    AofRepair,
     RepairHook,
     RepairRewrite,
     AlertUrl,
@@ -48,7 +49,7 @@ pub enum Key {
 }
 
 /// How many options there are.
-pub const COUNT: usize = 37;
+pub const COUNT: usize = 38;
 
 /// What the world is told about one option.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +123,10 @@ pub const OPTIONS: [Row; COUNT] = [
     row(Key::Repair, "repair", "REACH", "redis",
         "What may be cured by itself: off, redis (over the control connection) or host (also kernel \
          settings, limits and the data directory of a server on this machine)"),
+    row(Key::AofRepair, "aof-repair", "WAY", "rewrite",
+        "When the append-only file refuses after a failed sync and the disk is good again: off, rewrite \
+         (BGREWRITEAOF, where that helps) or switch (also appendonly no and yes in one transaction, after a \
+         proved save); nothing with repair off"),
     row(Key::RepairHook, "repair-hook", "COMMAND", "",
         "Told of each cause that is found, as JSON on standard input, by sh -c: to enlarge a volume, to \
          page someone [default: nobody]"),

@@ -11,7 +11,7 @@ use super::layers::{Layer, Origin};
 use super::options::{Key, OPTIONS};
 use super::units::{duration_text, size_text};
 use super::url::Upstream;
-use super::{Config, Loaded, Repair, ReplayScripts, Seek, Setting, WhenExposed};
+use super::{AofRepair, Config, Loaded, Repair, ReplayScripts, Seek, Setting, WhenExposed};
 
 /// Stands in the place of a password.
 const MASK: &str = "***";
@@ -70,6 +70,11 @@ fn value(key: Key, config: &Config, server: &Upstream, words: &Layer) -> Option<
             Repair::Host => "host",
         }),
         Key::RepairRewrite => quoted(if config.repair_rewrite { "yes" } else { "no" }),
+        Key::AofRepair => quoted(match config.aof_repair {
+            AofRepair::Off => "off",
+            AofRepair::Rewrite => "rewrite",
+            AofRepair::Switch => "switch",
+        }),
         Key::RepairHook => config.repair_hook.as_deref().and_then(quoted),
         Key::AlertUrl => config.alert_url.as_ref().and_then(|at| quoted(&at.masked(MASK))),
         Key::AlertCommand => config.alert_command.as_deref().and_then(quoted),

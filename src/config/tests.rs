@@ -89,6 +89,7 @@ fn the_defaults_are_those_of_the_contract() {
         escrow_every: Duration::from_secs(600),
         repair: Repair::Redis,
         repair_rewrite: false,
+        aof_repair: AofRepair::Rewrite,
         repair_hook: None,
         alert_url: None,
         alert_command: None,

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::fix::Teller;
 use super::gather::Ward;
 use crate::cli::paint;
+use crate::guard::aof::{Sign, sign};
 use crate::guard::dialogue::{Answer, Talk};
 use crate::guard::evidence::{Look, ServerFacts, Target};
 use crate::guard::incident::Now;
@@ -123,7 +124,9 @@ pub(super) async fn aof(ward: &mut Ward, limit: Duration, teller: &Teller) -> Re
     let (mut held, mut bad_since) = (0, None);
     loop {
         let info = ward.info("persistence").await.map_err(|why| why.to_string())?;
-        match sign(&info) {
+        let mut look = Look::default();
+        look.read_info(&info);
+        match sign(&look) {
             Sign::Good => {
                 bad_since = None;
                 held += 1;
@@ -131,12 +134,12 @@ pub(super) async fn aof(ward: &mut Ward, limit: Duration, teller: &Teller) -> Re
                     return Ok(());
                 }
             }
-            Sign::Busy => (held, bad_since) = (0, None),
-            Sign::Bad(why) => {
+            Sign::Busy { .. } => (held, bad_since) = (0, None),
+            bad @ (Sign::Bad(_) | Sign::Off | Sign::Untold) => {
                 held = 0;
                 let since = *bad_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > AOF_PATIENCE {
-                    return Err(why.into());
+                    return Err(bad.words().into());
                 }
             }
         }
@@ -147,55 +150,5 @@ pub(super) async fn aof(ward: &mut Ward, limit: Duration, teller: &Teller) -> Re
             teller.line("      waiting for the append-only file");
         }
         sleep(AOF_EVERY).await;
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Sign {
-    Good,
-    /// A rewrite, or a save that it waits for, runs.
-    Busy,
-    Bad(&'static str),
-}
-
-fn sign(info: &str) -> Sign {
-    let (mut look, mut server) = (Look::default(), ServerFacts::default());
-    look.read_info(info);
-    server.read_info(info);
-    let scheduled = info.lines().any(|line| line.trim_end() == "aof_rewrite_scheduled:1");
-    if server.aof_rewriting.is(true) || scheduled {
-        return Sign::Busy;
-    }
-    let signs = [
-        (server.aof_enabled.is(true), "aof_enabled is not 1"),
-        (look.aof_ok.is(true), "aof_last_write_status is not ok"),
-        (server.aof_rewrite_ok.is(true), "aof_last_bgrewrite_status is not ok"),
-        // Not told before 7.0.
-        (!server.aof_rewrite_failures.is_and(|n| *n > 0), "rewrites of the append-only file go on failing"),
-    ];
-    signs.iter().find(|(good, _)| !good).map_or(Sign::Good, |(_, why)| Sign::Bad(why))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_single_sign_proves_an_append_only_file() {
-        let good = "aof_enabled:1\r\naof_rewrite_in_progress:0\r\naof_rewrite_scheduled:0\r\n\
-            aof_last_bgrewrite_status:ok\r\naof_last_write_status:ok\r\naof_rewrites_consecutive_failures:0\r\n";
-        assert_eq!(sign(good), Sign::Good);
-        for (from, to, busy) in [
-            ("aof_enabled:1", "aof_enabled:0", false),
-            ("write_status:ok", "write_status:err", false),
-            ("bgrewrite_status:ok", "bgrewrite_status:err", false),
-            ("failures:0", "failures:2", false),
-            ("in_progress:0", "in_progress:1", true),
-            ("scheduled:0", "scheduled:1", true),
-        ] {
-            let sign = sign(&good.replace(from, to));
-            assert_eq!((sign == Sign::Busy, sign == Sign::Good), (busy, false), "{to}: {sign:?}");
-        }
-        assert!(matches!(sign(""), Sign::Bad(_)));
     }
 }

@@ -6,6 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::aof::APPENDONLY;
+use super::dialogue::KNOB;
+
 /// What is owed, to whom, since when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Debt {
@@ -18,6 +21,10 @@ pub struct Debt {
     pub upstream: String,
     /// The server process whose switch was lowered. Another process owes us nothing.
     pub run_id: String,
+    /// The setting that was changed. Not written where it is the switch: then the layout is the first one, which
+    /// every bgsafe reads.
+    #[serde(default = "switch", skip_serializing_if = "is_switch")]
+    pub setting: String,
     /// The value to put back.
     pub owed: String,
     /// Unix milliseconds.
@@ -26,8 +33,25 @@ pub struct Debt {
     pub incident: String,
 }
 
-/// The layout written today.
+/// The layout of a note about the switch.
 pub const VERSION: u32 = 1;
+/// … about another setting: a bgsafe that knows of none refuses it by name.
+pub const VERSION_SETTING: u32 = 2;
+
+fn switch() -> String {
+    KNOB.into()
+}
+
+fn is_switch(setting: &str) -> bool {
+    setting == KNOB
+}
+
+impl Debt {
+    /// Is the append-only file owed, not the switch?
+    pub fn is_aof(&self) -> bool {
+        self.setting == APPENDONLY
+    }
+}
 
 /// Notes are padded to this, so that one overwrites another completely, in one sector.
 pub const SECTOR: usize = 512;
@@ -39,7 +63,7 @@ pub enum DebtError {
     #[error("bgsafe: the debt note is torn or garbled")]
     Garbled,
     /// Written by a later bgsafe.
-    #[error("bgsafe: the debt note has version {0}, this bgsafe reads {VERSION}")]
+    #[error("bgsafe: the debt note has version {0}, this bgsafe reads {VERSION} and {VERSION_SETTING}")]
     Version(u32),
 }
 
@@ -64,10 +88,11 @@ pub fn decode(page: &[u8]) -> Result<Option<Debt>, DebtError> {
         return Err(DebtError::Garbled);
     }
     let debt: Debt = serde_json::from_str(json).map_err(|_| DebtError::Garbled)?;
-    if debt.version != VERSION {
-        return Err(DebtError::Version(debt.version));
+    match debt.version {
+        VERSION => Ok(Some(debt)),
+        VERSION_SETTING if debt.is_aof() => Ok(Some(debt)),
+        later => Err(DebtError::Version(later)),
     }
-    Ok(Some(debt))
 }
 
 /// FNV-1a, 64 bits: it guards against torn writes, not against forgers, who could as well type
@@ -86,6 +111,7 @@ mod tests {
             address: "127.0.0.1:6379".into(),
             upstream: "127.0.0.1:6379".into(),
             run_id: "a".repeat(40),
+            setting: KNOB.into(),
             owed: "yes".into(),
             since_ms: 1_795_342_500_000,
             incident: "20261122T101500Z-1f3a".into(),
@@ -124,6 +150,27 @@ mod tests {
 
     #[test]
     fn a_later_layout_is_refused_by_name() {
-        assert_eq!(decode(&encode(&Debt { version: 2, ..debt() })), Err(DebtError::Version(2)));
+        for version in [2, 3] {
+            assert_eq!(decode(&encode(&Debt { version, ..debt() })), Err(DebtError::Version(version)));
+        }
+    }
+
+    /// Written by an earlier bgsafe, and by this one so that an earlier one can read it.
+    #[test]
+    fn a_note_about_the_switch_has_the_first_layout() {
+        let json = format!(
+            r#"{{"version":1,"address":"127.0.0.1:6379","run_id":"{}","owed":"yes","since_ms":1795342500000,"incident":"20261122T101500Z-1f3a"}}"#,
+            "a".repeat(40)
+        );
+        let page = format!("{:016x} {json}\n", fnv1a(json.as_bytes()));
+        assert_eq!(decode(page.as_bytes()), Ok(Some(Debt { upstream: String::new(), ..debt() })));
+        assert!(!String::from_utf8_lossy(&encode(&debt())).contains("setting"));
+    }
+
+    #[test]
+    fn a_note_about_another_setting_comes_back_too() {
+        let aof = Debt { version: VERSION_SETTING, setting: APPENDONLY.into(), ..debt() };
+        let page = encode(&aof);
+        assert_eq!((page.len(), decode(&page)), (SECTOR, Ok(Some(aof))));
     }
 }

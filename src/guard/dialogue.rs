@@ -14,12 +14,14 @@ use super::saver::BgsaveReply;
 use crate::posture::Refusal;
 use crate::resp::error::classify;
 
+mod aof;
 mod others;
 mod outcome;
 mod rewrite;
 mod rights;
 mod second;
 
+pub use aof::{AofAnswer, AofTalk};
 use outcome::{read_bgsave, read_lower};
 use second::Second;
 
@@ -84,6 +86,8 @@ pub enum Talk {
     },
     /// Take this name.
     Name(String),
+    /// Of the append-only file.
+    Aof(AofTalk),
 }
 
 /// What the server said to PING.
@@ -156,6 +160,8 @@ pub enum Answer {
     Listed(Result<Vec<Peer>, String>),
     /// Of a name.
     Named(Result<(), String>),
+    /// Of the append-only file.
+    Aof(AofAnswer),
 }
 
 /// What to do after a batch was answered.
@@ -175,7 +181,7 @@ pub struct Dialogue {
     /// Of an inquiry: what its first batch told, and what its second asks.
     found: Option<Box<(Look, ServerFacts)>>,
     asks: Second,
-    /// Of a lowering that left its transaction open: what it came to.
+    /// What it came to, once one more thing was said: DISCARD, where a transaction was left open.
     refused: Option<Answer>,
     rewrite: rewrite::Stage,
 }
@@ -215,6 +221,7 @@ impl Dialogue {
             Talk::Count => vec![words(COUNTS)],
             Talk::Bgsave { schedule: false } => vec![words("BGSAVE")],
             Talk::Bgsave { schedule: true } => vec![words("BGSAVE SCHEDULE")],
+            Talk::Aof(talk) => aof::first(*talk),
         };
         let (asks, rewrite) = (Second::default(), rewrite::Stage::default());
         (Dialogue { talk, second: false, found: None, asks, refused: None, rewrite }, batch)
@@ -254,6 +261,14 @@ impl Dialogue {
                     return Next::Send(vec![words("DISCARD")]);
                 }
                 answer
+            }
+            (Talk::Aof(_), _) if self.refused.is_some() => {
+                self.refused.take().unwrap_or_else(|| Answer::Aof(AofAnswer::LeftOff("asked twice".into())))
+            }
+            (Talk::Aof(talk), replies) => {
+                let (next, then) = aof::hear(*talk, replies);
+                self.refused = then;
+                return next;
             }
             (Talk::Lower { .. } | Talk::Claim { .. }, [_]) if self.refused.is_some() => {
                 self.refused.take().unwrap_or_else(|| Answer::NotLowered("EXEC refused".into()))
@@ -362,7 +377,7 @@ fn config_value(frame: &Frame) -> Result<String, String> {
     match frame {
         Frame::Array(pair) if pair.len() == 2 => Ok(text(&pair[1])),
         Frame::Error(e) => Err(e.to_string()),
-        _ => Err(format!("CONFIG GET {KNOB} answered without a value")),
+        _ => Err("CONFIG GET answered without a value".into()),
     }
 }
 

@@ -10,6 +10,7 @@
 //! operator's value is put back unproved only when the exposure budget says so.
 
 mod answers;
+mod aof;
 mod care;
 mod decide;
 mod escrow;
@@ -147,6 +148,7 @@ pub struct Guard {
     copies: Copies,
     /// Who else watches this server, and what they say.
     watched: Watched,
+    aof: aof::Aof,
     /// The newest refusal that we heard, in the server's words.
     refusal: Option<String>,
     past: Past,
@@ -206,6 +208,7 @@ impl Guard {
             rewrites: Rewrites::default(),
             copies: Copies::default(),
             watched: Watched::default(),
+            aof: aof::Aof::default(),
             refusal: None,
             past: Past::default(),
             lowered_at: (0, 0),
@@ -311,6 +314,9 @@ impl Guard {
             }
             return;
         }
+        if self.aof_step(now) {
+            return;
+        }
         let urgent = if self.is_open() { self.unproven() && now.mono >= self.probe_after } else { due };
         if !urgent
             && !self.closing
@@ -388,7 +394,9 @@ impl Guard {
             Some(Talk::Restore { .. }) => self.restore_in_doubt = true,
             Some(Talk::Rewrite { .. }) => self.rewrite_lost(),
             Some(Talk::Probe | Talk::Look | Talk::Inquire { .. } | Talk::Apply(_) | Talk::Count)
-            | Some(Talk::Bgsave { .. } | Talk::Claim { .. } | Talk::Peers { .. } | Talk::Name(_))
+            | Some(
+                Talk::Bgsave { .. } | Talk::Claim { .. } | Talk::Peers { .. } | Talk::Name(_) | Talk::Aof(_),
+            )
             | None => {}
         }
         if self.up {
@@ -402,6 +410,7 @@ impl Guard {
         self.counted = None;
         self.saver.lost();
         self.several_lost();
+        self.aof.lost();
         // Without a view of the server we are a wire: refusals still wait for their own deadline.
         if self.posture == Posture::Hold {
             self.set_posture(Posture::Forward);

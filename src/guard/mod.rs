@@ -4,6 +4,7 @@
 //! out. [`incident`] is the state machine; [`saver`] knows when a save is proved and when one may
 //! be tried; [`policy`] holds the decision tables; [`dialogue`] is the RESP of each action.
 
+pub mod aof;
 pub mod debt;
 pub mod dialogue;
 pub mod escrow;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::escrow::plan::Plan;
-use crate::config::{Policy, Repair, Seek, SentinelPolicy, WhenExposed};
+use crate::config::{AofRepair, Policy, Repair, Seek, SentinelPolicy, WhenExposed};
 use crate::posture::Variant;
 use crate::topology::view::{View, Watch};
 
@@ -31,6 +31,8 @@ pub struct Settings {
     pub repair: Repair,
     /// May CONFIG REWRITE write the operator's value over our `no` in the server's file?
     pub repair_rewrite: bool,
+    /// How a failed sync of the append-only file may be cleared.
+    pub aof_repair: AofRepair,
     /// Is there a program of the operator's to tell of findings?
     pub hook: bool,
     /// CLIENT SETNAME of the control connection.

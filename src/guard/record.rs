@@ -176,6 +176,8 @@ pub struct Incident {
 pub struct DebtView {
     /// RFC 3339.
     pub since: String,
+    /// The setting that was changed.
+    pub setting: String,
     /// The value to put back.
     pub owed: String,
     /// The server process it is owed to.

@@ -283,6 +283,7 @@ mod tests {
             address: "unix:/run/r.sock".into(),
             upstream: "unix:/run/r.sock".into(),
             run_id: "r".into(),
+            setting: crate::guard::dialogue::KNOB.into(),
             owed: "yes".into(),
             since_ms: 1,
             incident: "i".into(),

@@ -12,7 +12,7 @@ use super::client::Client;
 use super::session::{Gate, Session};
 use super::step::{Budget, Step};
 use crate::command::Table;
-use crate::config::{Escrow, Policy, Repair, Seek, SentinelPolicy, WhenExposed};
+use crate::config::{AofRepair, Escrow, Policy, Repair, Seek, SentinelPolicy, WhenExposed};
 use crate::guard::debt::Debt;
 use crate::guard::dialogue::{Command, Dialogue, Next, Talk};
 use crate::guard::escrow::plan::Plan;
@@ -94,6 +94,7 @@ fn settings(copies: bool) -> Settings {
         repair: Repair::Off,
         repair_rewrite: false,
         escrow: Plan { when: if copies { Escrow::Always } else { Escrow::Off }, ..Plan::default() },
+        aof_repair: AofRepair::Off,
         hook: false,
         name: "bgsafe:7".into(),
         user: "default".into(),

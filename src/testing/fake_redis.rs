@@ -5,9 +5,12 @@
 //! Refuses to know: proxies, guards. Invariant: the same calls with the same `now` give the same
 //! bytes.
 
+mod aof;
 mod commands;
 #[cfg(test)]
 mod print;
+
+pub use aof::Aof;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -69,6 +72,12 @@ pub struct FakeRedis {
     pub dirs: Vec<String>,
     /// `dbfilename`.
     pub dbfilename: String,
+    /// The append-only file.
+    pub aof: Aof,
+    /// As INFO tells.
+    pub version: &'static str,
+    /// CONFIG SET appendonly yes is refused.
+    pub no_aof: bool,
     /// `oom-score-adj` is `yes`.
     pub oom_score_adj: bool,
     /// Is this a primary?
@@ -122,6 +131,9 @@ impl FakeRedis {
             save: vec![(3600, 1)],
             dir: "/data".into(),
             dirs: vec!["/data".into()],
+            aof: Aof::default(),
+            version: "7.0.15",
+            no_aof: false,
             oom_score_adj: false,
             dbfilename: "dump.rdb".into(),
             primary: true,
@@ -190,6 +202,8 @@ impl FakeRedis {
         self.rewrites = 0;
         self.child = None;
         self.scheduled = false;
+        let Aof { sync_fails, rewrite_clears, .. } = self.aof;
+        self.aof = Aof { sync_fails, rewrite_clears, ..Aof::default() };
         self.errors.clear();
         self.data.clear();
         self.connections.clear();
@@ -254,7 +268,10 @@ impl FakeRedis {
                 Some(Child::Disk { until, .. } | Child::Diskless { until } | Child::Rewrite { until }) => {
                     until
                 }
-                None => break self.cron_start(now),
+                None => {
+                    self.cron_start(now);
+                    break self.cron_rewrite(now);
+                }
             };
             if end > now {
                 break;
@@ -271,7 +288,8 @@ impl FakeRedis {
                 }
                 Some(Child::Disk { .. }) => self.status_ok = false,
                 // Neither the status nor LASTSAVE: rdb.c:backgroundSaveDoneHandlerSocket.
-                Some(Child::Diskless { .. } | Child::Rewrite { .. }) | None => {}
+                Some(Child::Diskless { .. }) | None => {}
+                Some(Child::Rewrite { .. }) => self.rewrite_ended(end, true),
             }
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Refuses to know: how the look was made, what follows from it.
 
+use super::aof::AofSigns;
 use super::fact::{Fact, flag, number, status};
 use super::peers::Peers;
 
@@ -65,6 +66,8 @@ pub struct Look {
     pub fork_usec: Fact<u64>,
     /// AOF writes and syncs work.
     pub aof_ok: Fact<bool>,
+    /// How else the append-only file stands.
+    pub aof: AofSigns,
     /// MISCONF errors ever replied (6.2+): the only trace of a refusal no client was shown.
     pub misconf: Fact<u64>,
     /// The data set is still being loaded.
@@ -85,6 +88,7 @@ impl Look {
     }
 
     fn read_field(&mut self, key: &str, value: &str) {
+        self.aof.read_field(key, value);
         // Field names and first versions: server.c:genRedisInfoString and its successors.
         match key {
             "redis_version" if self.server.known().is_none() => {

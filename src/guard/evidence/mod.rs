@@ -3,6 +3,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`aof`] | how the append-only file stands |
 //! | [`fact`] | known, or unknown for a reason |
 //! | [`look`] | the few fields watched every second |
 //! | [`peers`] | whom it replicates to and from |
@@ -14,6 +15,7 @@
 //!
 //! Refuses to know: how it was gathered, what follows from it. Invariant: nothing here is ever guessed.
 
+pub mod aof;
 pub mod fact;
 pub mod host;
 pub mod log;

@@ -4,7 +4,7 @@
 //! Refuses to know: how it was asked. Invariant: `CONFIG GET *` is never asked: it would show secrets.
 
 use super::Rights;
-use super::fact::{Fact, Reason, flag, garbled, number, status, yes_no};
+use super::fact::{Fact, Reason, flag, garbled, number, yes_no};
 use crate::guard::peers;
 
 /// The CONFIG values a diagnosis wants, beside those of a look. One CONFIG GET each: several names in
@@ -67,18 +67,10 @@ pub struct ServerFacts {
     pub save_keys_done: Fact<u64>,
     /// Keys it has to save.
     pub save_keys_total: Fact<u64>,
-    /// AOF is on.
-    pub aof_enabled: Fact<bool>,
     /// Bytes of the AOF now; only while it is on.
     pub aof_size: Fact<u64>,
     /// … after the newest rewrite.
     pub aof_base_size: Fact<u64>,
-    /// The newest rewrite worked.
-    pub aof_rewrite_ok: Fact<bool>,
-    /// A rewrite runs.
-    pub aof_rewriting: Fact<bool>,
-    /// Rewrites that failed in a row (7.0+).
-    pub aof_rewrite_failures: Fact<u64>,
     /// Replicas attached.
     pub replicas: Fact<u64>,
     /// Clients connected.
@@ -157,12 +149,8 @@ impl ServerFacts {
             "rdb_current_bgsave_time_sec" => self.current_save_secs = unless_minus_one(value),
             "current_save_keys_processed" => self.save_keys_done = number(value),
             "current_save_keys_total" => self.save_keys_total = number(value),
-            "aof_enabled" => self.aof_enabled = flag(value),
             "aof_current_size" => self.aof_size = number(value),
             "aof_base_size" => self.aof_base_size = number(value),
-            "aof_last_bgrewrite_status" => self.aof_rewrite_ok = status(value),
-            "aof_rewrite_in_progress" => self.aof_rewriting = flag(value),
-            "aof_rewrites_consecutive_failures" => self.aof_rewrite_failures = number(value),
             "connected_slaves" => self.replicas = number(value),
             "connected_clients" => self.clients = number(value),
             "cmdstat_config|rewrite" => self.config_rewrites = carried_out(value),

@@ -2,9 +2,10 @@
 //!
 //! Refuses to know: snapshots. M §7.
 
-use super::failing::{self, aof_errno, said_aof, since, word};
+use super::failing::{self, aof_errno, said_aof, word};
 use super::headroom::size;
 use super::{Check, Hit, Kind, Severity, Source};
+use crate::guard::aof::{Ail, ail};
 use crate::guard::evidence::Evidence;
 use crate::guard::evidence::log::{Errno, LogClass};
 
@@ -14,7 +15,7 @@ pub const AOF_WRITE_ERROR: Check = Check {
     severity: Severity::Crit,
     needs: &[Source::Info, Source::Log],
     when: |e| {
-        if !failing::aof(e) {
+        if !failing::aof(e) || ail(e) == Ail::Sync {
             return None;
         }
         match said_aof(e).map(|line| (line.class, &line.text)) {
@@ -52,6 +53,7 @@ pub const AOF_FSYNC_STICKY: Check = Check {
         }
         match said_aof(e).map(|line| (line.class, &line.text)) {
             Some((LogClass::AofSync(_), text)) => failing::cause(text),
+            _ if e.look.aof.unwritten.is(0) => failing::cause(&format!("{}; no write waits", words(e))),
             Some(_) => None,
             None => matches!(aof_errno(e), Some(Errno::Io | Errno::Stale | Errno::Other) | None)
                 .then(|| Hit::likely(words(e)))
@@ -65,7 +67,7 @@ pub const AOF_FSYNC_STICKY: Check = Check {
     explain: "The state outlives its reason: after the disk has recovered the server waits for a write to \
               sync, and refuses all writes. It ends when any key expires, since that writes to the file. \
               From 7.2 on, on Valkey and on 6.2 a rewrite clears it; on 7.0 it does not, there appendonly \
-              no and then yes does. After a failed fsync prefer a whole new file: what the kernel dropped \
+              no and then yes does (run with --aof-repair switch). docs/aof.md has the table. After a failed fsync prefer a whole new file: what the kernel dropped \
               is not in the old one, whatever a later sync says.",
     source: "bio.c:bioProcessBackgroundJobs, aof.c:flushAppendOnlyFile; valkey-io/valkey#2375",
 };
@@ -98,9 +100,11 @@ pub const AOF_REWRITE_SETTINGS: Check = Check {
         if server.aof_load_truncated.is(false) {
             diff.push("aof-load-truncated no → yes".into());
         }
-        let failed = server.aof_rewrite_ok.is(false).then(|| {
-            let times =
-                server.aof_rewrite_failures.get().map(|n| format!(", {n} in a row")).unwrap_or_default();
+        if server.appendfsync.is("always".to_string()) {
+            diff.push("appendfsync always: the first error of the disk ends the server".into());
+        }
+        let failed = e.look.aof.rewrite_ok.is(false).then(|| {
+            let times = e.look.aof.failures.get().map(|n| format!(", {n} in a row")).unwrap_or_default();
             format!("the last rewrite failed{times}")
         });
         let severity = if failed.is_some() { Severity::Warn } else { Severity::Info };
@@ -118,11 +122,7 @@ pub const AOF_REWRITE_SETTINGS: Check = Check {
               ever. A tiny minimal size makes a small server rewrite all the time. aof-load-truncated yes \
               lets the server start when only the last command is cut off, which is what a power cut \
               leaves; with no it waits for redis-check-aof. A failed rewrite does not refuse writes, but \
-              the file goes on growing.",
+              the file goes on growing. With appendfsync always no write is ever refused for the disk's sake: \
+              the server ends itself at the first error, since it must not acknowledge what is not on disk.",
     source: "server.c:serverCron, aof.c:loadSingleAppendOnlyFile; redis.conf",
 };
-
-/// BGREWRITEAOF clears a failed sync here (`aof.c:backgroundRewriteDoneHandler`): all but 7.0.
-pub fn rewrite_clears_sync(e: &Evidence) -> bool {
-    failing::version(e).is_some() && (since(e, 7, 2, 0) || !since(e, 7, 0, 0)) && since(e, 6, 2, 0)
-}

@@ -107,13 +107,18 @@ fn circumstance(now: bool, sure: bool, says: String) -> Option<Hit> {
     Some(Hit { sure, kind: Some(kind), severity: Some(severity), says })
 }
 
-/// The Redis version whose behaviour the server has; what cannot be parsed is none.
-pub fn version(e: &Evidence) -> Option<(u32, u32, u32)> {
-    let mut numbers = e.look.version.known()?.split('.').map(|part| {
+/// A version's numbers; what cannot be parsed is none.
+pub fn numbers(version: &str) -> Option<(u32, u32, u32)> {
+    let mut numbers = version.split('.').map(|part| {
         let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().ok()
     });
-    let version = (numbers.next()??, numbers.next()??, numbers.next().flatten().unwrap_or(0));
+    Some((numbers.next()??, numbers.next()??, numbers.next().flatten().unwrap_or(0)))
+}
+
+/// The Redis version whose behaviour the server has; what cannot be parsed is none.
+pub fn version(e: &Evidence) -> Option<(u32, u32, u32)> {
+    let version = numbers(e.look.version.known()?)?;
     match e.look.server.known()?.as_str() {
         "redis" | "keydb" => Some(version),
         // Forks of 7.2.4 with numbers of their own.

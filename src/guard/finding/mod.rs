@@ -31,7 +31,7 @@ mod unseen;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
-mod scenarios;
+pub(crate) mod scenarios;
 #[cfg(test)]
 mod tests;
 

@@ -83,7 +83,6 @@ prop_compose! {
             input_bytes_per_sec: next(), latest_fork_usec: next(), sentinels: next(), replicas: next(),
             aof_size: next(), aof_rewrite_percentage: next(), aof_rewrite_min_size: next(),
             appendonly: flag(), aof_load_truncated: flag(), rdbcompression: flag(), disable_thp: flag(),
-            aof_rewrite_ok: flag(),
             oom_score_adj, protected_configs, ..ServerFacts::default()
         }
     }

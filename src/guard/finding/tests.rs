@@ -7,7 +7,9 @@ use super::scenarios::*;
 use super::*;
 use crate::guard::evidence::log::{Errno, LogClass};
 use crate::guard::evidence::{Fact, Reason, Role};
-use crate::guard::remedy::{Consent, Plan, REMEDIES, Reach, Step, choose, command, commands, remedies};
+use crate::guard::remedy::{
+    Consent, Plan, Proof, REMEDIES, Reach, Step, choose, command, commands, remedies,
+};
 use Fact::Known;
 
 const IDS: &str = "overcommit-memory fork-enomem fork-eagain memory-headroom cgroup-headroom child-oom-killed \
@@ -29,7 +31,8 @@ fn each_scenario_has_its_first_finding_and_remedy() {
         let remedy = remedies(id).find(|remedy| (remedy.plan)(&e) != Plan::NotHere);
         let remedy = remedy.unwrap_or_else(|| panic!("{name}: no remedy"));
         assert_eq!((remedy.does, remedy.consent), (does, consent), "{name}");
-        let auto = consent == Consent::Auto;
+        // The append-only file has a ladder of its own.
+        let auto = consent == Consent::Auto && remedy.proof != Proof::Aof;
         let chosen = choose(&found, &e, Reach::Filesystem, &[]).filter(|(_, of, _)| of.check.id == id);
         assert!(!auto || chosen.is_some(), "{name}: not chosen");
         let again = choose(&found, &e, Reach::Filesystem, &[(id, does)]);
@@ -115,6 +118,7 @@ fn in_peace_or_beside_the_point_the_same_is_a_danger_or_advice() {
         (with(healthy(), |e| e.server.maxmemory = Known(60 * GB)), "maxmemory-high", Kind::Advice),
         (with(healthy(), |e| e.server.latest_fork_usec = Known(2_000_000)), "fork-slow", Kind::Advice),
         (with(healthy(), |e| { e.server.appendonly = Known(true); e.server.aof_rewrite_percentage = Known(0) }), "aof-rewrite-settings", Kind::Advice),
+        (with(healthy(), |e| { e.server.appendonly = Known(true); e.server.appendfsync = Known("always".into()) }), "aof-rewrite-settings", Kind::Advice),
         (with(healthy(), |e| { e.host.process.container = Known(true); tight(e); e.host.cgroup.swap_max = Known(0) }), "no-swap-container", Kind::Advice),
         (with(healthy(), |e| e.host.process.kubernetes = Known(true)), "probe-hazard", Kind::Advice),
         (failing(minutes_ago), "probe-hazard", Kind::Danger),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::aof::Stage;
 use super::several::Claim;
 use super::{Action, Guard, Now, Past, Unwind};
 use crate::guard::dialogue::{Answer, Heard, Talk};
@@ -52,6 +53,7 @@ impl Guard {
             Answer::Claimed(result) => self.claimed(now, result),
             Answer::Listed(result) => self.listed(now, result),
             Answer::Named(result) => self.named(now, result),
+            Answer::Aof(answer) => self.aof_answered(now, answer),
         }
     }
 
@@ -78,6 +80,9 @@ impl Guard {
     /// Gated commands pass: every ticket issued before that PING is good.
     fn pong(&mut self, now: Now, sightings: u64) {
         self.mute = false;
+        if self.aof_doubts(sightings) {
+            return;
+        }
         self.opened = self.opened.max(sightings);
         self.suspicious = false;
         self.out.push_back(Action::OpenThrough(sightings));
@@ -110,7 +115,7 @@ impl Guard {
         }
     }
 
-    fn writes_open(&mut self, now: Now) {
+    pub(super) fn writes_open(&mut self, now: Now) {
         if let Some(journal) = &mut self.journal {
             journal.mitigated(now);
         }
@@ -142,6 +147,9 @@ impl Guard {
             self.enter(now, Phase::Alarmed, "refusal heard", text);
             self.due = now.mono;
             return;
+        }
+        if variant == Variant::Rdb {
+            self.aof.give_up();
         }
         if turned {
             self.say(now, "refusal changed", text);
@@ -177,7 +185,9 @@ impl Guard {
             _ => self.set_posture(Posture::Hold),
         }
         let stale = self.look.as_ref().is_none_or(|(at, _)| now.mono.saturating_sub(*at) >= LOOK_EVERY);
-        if self.variant == Variant::Rdb || stale {
+        // One of before the refusal tells nothing of it.
+        let before = self.look.as_ref().is_some_and(|(_, look)| look.aof_ok.is(true));
+        if self.variant == Variant::Rdb || stale || before || self.aof.stage == Stage::Prove {
             self.talk(Talk::Look);
         } else {
             self.due = now.mono + AOF_PROBE_EVERY;
@@ -294,6 +304,8 @@ impl Guard {
         self.counted_last(now, rewrites);
         self.put_back(now);
         match heard {
+            // It is the append-only file that must be sound now: PING again, and look.
+            Heard::Pong if self.variant == Variant::Aof => {}
             Heard::Pong => {
                 self.opened = self.opened.max(sightings);
                 self.suspicious = false;

@@ -284,6 +284,7 @@ impl Guard {
             return self.hook(evidence, |f| f.check.id == BREAK_IN);
         }
         self.mend(now, evidence);
+        self.aof_ladder(now, evidence);
         self.due = self.due.min(now.mono);
     }
 

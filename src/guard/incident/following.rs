@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::several::{Claim, Turn};
 use super::{Guard, Now, Tone};
 use crate::config::Policy;
-use crate::guard::dialogue::Talk;
+use crate::guard::dialogue::{KNOB, Talk};
 use crate::guard::evidence::Look;
 use crate::guard::peers::{self, Peer, Stance};
 use crate::guard::policy::{CLAIM_POLL, HEIR_GRACE, HEIR_RANK, HEIR_RANKS, LOOK_EVERY};
@@ -144,7 +144,7 @@ impl Guard {
     fn inherit(&mut self, now: Now) {
         let noted = self.debt.is_some();
         if !noted {
-            self.write_debt(now);
+            self.write_debt(now, KNOB);
         }
         match self.turn(now, true) {
             Turn::Ask(talk) => self.talk(talk),

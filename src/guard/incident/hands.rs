@@ -2,8 +2,8 @@
 
 use super::{Action, Guard, Now, Tone, Unwind};
 use crate::config::Policy;
-use crate::guard::debt::{Debt, VERSION};
-use crate::guard::dialogue::Talk;
+use crate::guard::debt::{Debt, VERSION, VERSION_SETTING};
+use crate::guard::dialogue::{KNOB, Talk};
 use crate::guard::policy::{Course, Facts, course};
 use crate::guard::record::{Finding, Phase};
 use crate::posture::Posture;
@@ -25,12 +25,14 @@ impl Guard {
         }
     }
 
-    pub(super) fn write_debt(&mut self, now: Now) {
+    /// Notes that this setting, which reads `yes` now, is to be `yes` again.
+    pub(super) fn write_debt(&mut self, now: Now, setting: &str) {
         let run_id = self.look.as_ref().and_then(|(_, look)| look.run_id.known().cloned());
         let incident = self.journal.as_ref().map(|j| j.record().id.clone());
         let (Some(run_id), Some(incident)) = (run_id, incident) else { return };
         let debt = Debt {
-            version: VERSION,
+            version: if setting == KNOB { VERSION } else { VERSION_SETTING },
+            setting: setting.into(),
             address: self.settings.address.clone(),
             upstream: self.settings.upstream.clone(),
             run_id,
@@ -81,6 +83,7 @@ impl Guard {
         self.past.frozen = true;
         self.give_up();
         self.stop_copy();
+        self.aof.give_up();
         let evidence = self.look.as_ref().map_or_else(String::new, |(_, look)| {
             format!("dir={:?} dbfilename={:?}, were {:?}", look.dir, look.dbfilename, self.healthy)
         });

@@ -34,6 +34,9 @@ impl Guard {
         if std::mem::take(&mut self.past.ending) {
             return self.looked_last(now, &look);
         }
+        if self.aof_looked(now, &look) {
+            return;
+        }
         match self.phase {
             Phase::Quiet => self.looked_quiet(now, &look),
             Phase::Alarmed if self.course.is_none() => {
@@ -65,6 +68,9 @@ impl Guard {
     fn reconcile(&mut self, now: Now, look: &Look) {
         self.claim_stray(look);
         self.compare_process(now, look);
+        if self.debt.as_ref().is_some_and(Debt::is_aof) {
+            return self.reconcile_aof(now, look);
+        }
         let Some(debt) = self.debt.clone() else {
             self.reconciled = true;
             self.due = now.mono;
@@ -133,7 +139,8 @@ impl Guard {
 
     /// A debt of this very process, noted when it was reached under another address, is ours to pay.
     fn claim_stray(&mut self, look: &Look) {
-        let of_this = |debt: &Debt| look.run_id.is(debt.run_id.clone()) && look.knob.is("no".to_string());
+        let owed = |debt: &Debt| debt.is_aof() || look.knob.is("no".to_string());
+        let of_this = |debt: &Debt| look.run_id.is(debt.run_id.clone()) && owed(debt);
         let Some(at) = self.strays.iter().position(of_this).filter(|_| self.debt.is_none()) else { return };
         let Settings { address, upstream, .. } = self.settings.clone();
         let debt = Debt { address, upstream, ..self.strays.remove(at) };
@@ -199,6 +206,9 @@ impl Guard {
 
     /// PONG was heard and the switch was not ours: how did that come?
     fn looked_last(&mut self, now: Now, look: &Look) {
+        if self.aof_judged(now, look) {
+            return;
+        }
         if look.knob.is("no".to_string()) {
             if self.ask_whose() {
                 self.past.ending = true;
@@ -274,7 +284,7 @@ impl Guard {
             | Course::Lower => {
                 self.due = now.mono + LOOK_EVERY;
             }
-            Course::ParkAof => self.due = now.mono + AOF_PROBE_EVERY,
+            Course::ParkAof => self.aof_parked(now, look),
             Course::Park | Course::Refuse => {
                 let verdict = self.saver.look(now, look);
                 self.follow(now, verdict, look);
@@ -282,7 +292,7 @@ impl Guard {
         }
     }
 
-    fn follow(&mut self, now: Now, verdict: Verdict, look: &Look) {
+    pub(super) fn follow(&mut self, now: Now, verdict: Verdict, look: &Look) {
         match verdict {
             // Only where the switch is not ours: PING will say the rest.
             Verdict::Proved => self.due = now.mono + CHILD_POLL.0,
@@ -312,7 +322,7 @@ impl Guard {
         }
     }
 
-    fn verified(&mut self, now: Now, look: &Look) {
+    pub(super) fn verified(&mut self, now: Now, look: &Look) {
         if let Some(journal) = &mut self.journal {
             journal.verified(now);
         }
@@ -321,7 +331,10 @@ impl Guard {
             (Some(before), Some(after)) => format!(" fork_usec={before}->{after}"),
             (Some(_), None) | (None, _) => String::new(),
         };
-        self.say(now, "saving works", look.line() + &fork);
+        match self.variant {
+            Variant::Rdb => self.say(now, "saving works", look.line() + &fork),
+            Variant::Aof => self.say(now, "append-only file is sound", "every sign of it is good".into()),
+        }
     }
 
     fn call_a_human(&mut self, now: Now, look: &Look) {

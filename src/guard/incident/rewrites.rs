@@ -198,7 +198,11 @@ impl Guard {
     /// Another process than the one whose switch we lowered, and its switch is off: a choice, or our own `no`, read
     /// from the file?
     pub(super) fn compare_process(&mut self, now: Now, look: &Look) {
-        let owed = self.debt.as_ref().map(|debt| (debt.run_id.clone(), debt.owed.clone()));
+        let owed = self
+            .debt
+            .as_ref()
+            .filter(|debt| !debt.is_aof())
+            .map(|debt| (debt.run_id.clone(), debt.owed.clone()));
         let before = owed.as_ref().map(|(run_id, _)| run_id).or(self.rewrites.run_id.as_ref());
         let Some((run_id, before)) = look.run_id.known().zip(before).filter(|(now, then)| now != then) else {
             return;

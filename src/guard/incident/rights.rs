@@ -29,6 +29,7 @@ impl Guard {
             | Answer::Looked(_)
             | Answer::Inquired(_)
             | Answer::Applied(_)
+            | Answer::Aof(_)
             | Answer::NotOurs { .. }
             | Answer::Counted(_)
             | Answer::NotRestored(_)

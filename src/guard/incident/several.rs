@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::following::Following;
 use super::{Guard, Now, Tone, Unwind};
-use crate::guard::dialogue::Talk;
+use crate::guard::dialogue::{KNOB, Talk};
 use crate::guard::evidence::Look;
 use crate::guard::peers::{Peer, SILENT, Stance, name};
 use crate::guard::policy::{CLAIM_PATIENCE, CLAIM_POLL, LOOK_EVERY, WHOSE_EVERY};
@@ -328,7 +328,7 @@ impl Guard {
     pub(super) fn lower_in_turn(&mut self, now: Now) {
         let noted = self.debt.is_some();
         if !noted {
-            self.write_debt(now);
+            self.write_debt(now, KNOB);
         }
         match self.turn(now, false) {
             Turn::Ask(talk) => self.talk(talk),

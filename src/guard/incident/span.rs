@@ -1,6 +1,7 @@
 //! Where an incident begins and where it ends: after the last debt was erased, with the outcome
 //! that its past commands.
 
+use super::aof::Aof;
 use super::{Action, Guard, Now, Past};
 use crate::guard::journal::Journal;
 use crate::guard::record::{Outcome, Phase};
@@ -71,6 +72,7 @@ impl Guard {
         self.neighbours.over();
         self.refusal = None;
         self.care.begin(now);
+        self.aof = Aof::default();
         // A fresh look at once: the next refusal may come at any moment.
         self.due = now.mono;
     }
@@ -85,6 +87,7 @@ impl Guard {
             self.course = None;
             self.several.begin();
             self.care.begin(now);
+            self.aof = Aof::default();
             self.out.push_back(Action::Opened);
         }
         self.variant = variant;

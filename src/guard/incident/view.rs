@@ -94,6 +94,7 @@ impl Guard {
             policy: self.settings.policy.name().into(),
             debt: self.debt.as_ref().map(|debt| DebtView {
                 since: rfc3339(debt.since_ms),
+                setting: debt.setting.clone(),
                 owed: debt.owed.clone(),
                 run_id: debt.run_id.clone(),
             }),
@@ -187,6 +188,6 @@ impl Guard {
     /// The command that pays the debt by hand, when one is owed.
     pub fn payment(&self) -> Option<String> {
         let debt = self.debt.as_ref()?;
-        Some(format!("{} CONFIG SET stop-writes-on-bgsave-error {}", self.cli(), debt.owed))
+        Some(format!("{} CONFIG SET {} {}", self.cli(), debt.setting, debt.owed))
     }
 }

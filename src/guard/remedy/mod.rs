@@ -217,6 +217,8 @@ pub fn choose<'a>(
         .filter(|found| found.kind() == Kind::Cause)
         .flat_map(of)
         .filter(|(remedy, _)| remedy.consent == Consent::Auto && remedy.reach <= reach)
+        // In an incident the append-only file has a ladder of its own.
+        .filter(|(remedy, _)| remedy.proof != Proof::Aof)
         .filter(|(remedy, _)| !tried.contains(&(remedy.finding, remedy.does)))
         .find_map(|(remedy, found)| match (remedy.plan)(evidence) {
             Plan::Steps(steps) if steps.iter().all(|step| step.reach() <= reach) => {

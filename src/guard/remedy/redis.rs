@@ -4,9 +4,9 @@
 //! back to `yes`.
 
 use super::{Consent, Plan, Proof, Reach, Remedy, Step};
+use crate::guard::aof;
 use crate::guard::evidence::Evidence;
-use crate::guard::finding::aof::rewrite_clears_sync;
-use crate::guard::finding::failing::{since, valkey};
+use crate::guard::finding::failing::valkey;
 use crate::guard::finding::memory::{may_protect, proposed_maxmemory};
 use crate::guard::finding::settings::SAVE_POINTS;
 
@@ -20,22 +20,19 @@ pub const ROWS: &[Remedy] = &[
     row("disk-full", COMPRESS, Consent::Ask, Proof::Save, compress),
     row("disk-headroom", COMPRESS, Consent::Ask, Proof::Save, compress),
     row("aof-fsync-sticky", "have the append-only file rewritten", Consent::Auto, Proof::Aof, |e| {
+        let clears = aof::row(&e.look).is_some_and(|row| row.rewrite);
         // The new file needs room beside the old one; on a full disk a rewrite makes it worse.
-        let base = e.server.aof_base_size.get().or(e.server.aof_size.get());
-        let room = match (e.host.place.free.get(), base) {
-            (Some(free), Some(base)) => free > base,
-            _ => true,
-        };
-        match room && rewrite_clears_sync(e) && !e.server.aof_rewriting.is(true) {
+        match clears && aof::room(e) && !e.look.aof.busy() {
             true => Plan::Steps(vec![Step::Command(&["BGREWRITEAOF"])]),
             false => Plan::NotHere,
         }
     }),
     row("aof-fsync-sticky", "switch the append-only file off and on", Consent::Ask, Proof::Aof, |e| {
-        match since(e, 7, 0, 0) && !since(e, 7, 2, 0) && e.server.appendonly.is(true) {
+        let only = aof::row(&e.look).is_some_and(|row| row.reopen && !row.rewrite);
+        match only && e.server.appendonly.is(true) {
             true => Plan::Steps(vec![
-                Step::Config { name: "appendonly", value: "no".into() },
-                Step::Config { name: "appendonly", value: "yes".into() },
+                Step::Config { name: aof::APPENDONLY, value: "no".into() },
+                Step::Config { name: aof::APPENDONLY, value: "yes".into() },
             ]),
             false => Plan::NotHere,
         }

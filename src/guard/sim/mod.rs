@@ -1,6 +1,7 @@
 //! The guard against a fake Redis under a seed: faults, an operator's hand, lost connections, torn
 //! writes of the debt and a crash at any step. A failing seed prints its timeline.
 
+mod aof;
 mod copies;
 mod host;
 mod judge;
@@ -22,7 +23,7 @@ use redis_protocol::resp2::decode::decode_bytes;
 use self::host::Ill;
 use self::rng::Rng;
 use self::watched::Said;
-use crate::config::{Policy, Repair, Seek, SentinelPolicy, WhenExposed};
+use crate::config::{AofRepair, Policy, Repair, Seek, SentinelPolicy, WhenExposed};
 use crate::guard::debt::{self, Debt};
 use crate::guard::dialogue::{Answer, Command, Dialogue, Heard, Next, Talk};
 use crate::guard::escrow::Snapshot;
@@ -60,6 +61,12 @@ enum Hand {
     Roused,
     Ill(Option<Ill>),
     Watch(i64, Option<Said>),
+    /// fsync of the append-only file fails, or works again.
+    Sync(bool),
+    /// A key expires.
+    Expire,
+    /// An operator's hand at the append-only file.
+    SetAof(bool),
 }
 
 struct World {
@@ -345,7 +352,11 @@ impl World {
         if command[0] == "BGSAVE" {
             self.sent += 1;
         }
+        let off = self.fake.aof.switched_off;
         let reply = self.fake.execute(self.now, 1, &argv);
+        if self.fake.aof.switched_off > off {
+            self.switched_off();
+        }
         match (before, self.fake.knob) {
             (true, false) => {
                 let run_id = self.fake.run_id();
@@ -406,6 +417,9 @@ impl World {
             Hand::Move(dir) => self.fake.dir = dir.into(),
             Hand::Ill(ill) => self.fall_ill(ill),
             Hand::Watch(sentinels, said) => self.are_watched(sentinels, said),
+            Hand::Sync(fails) => self.fake.aof.sync_fails = fails,
+            Hand::Expire => self.fake.expire(),
+            Hand::SetAof(on) => self.fake.set_aof(on),
         }
     }
 
@@ -491,6 +505,7 @@ fn settings() -> Settings {
         repair: Repair::Redis,
         repair_rewrite: false,
         escrow: Plan::default(),
+        aof_repair: AofRepair::Rewrite,
         hook: false,
         name: "bgsafe:7".into(),
         user: "default".into(),

@@ -89,6 +89,7 @@ impl Params {
                 escrow: Plan { when: config.escrow, every: config.escrow_every },
                 repair: config.repair,
                 repair_rewrite: config.repair_rewrite,
+                aof_repair: config.aof_repair,
                 hook: config.repair_hook.is_some(),
                 name,
                 user: user.unwrap_or_else(|| "default".into()),

@@ -6,6 +6,7 @@ use super::{Child, Connection, FakeRedis, Value};
 
 const RDB_TEXT: &str = "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands that may modify the data set are disabled, because this instance is configured to report errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the RDB error.";
 const AOF_TEXT: &str = "MISCONF Errors writing to the AOF file: No space left on device";
+const SYNC_TEXT: &str = "MISCONF Errors writing to the AOF file: Input/output error";
 const WRITES: [&str; 6] = ["SET", "INCR", "RPUSH", "DEL", "LPOP", "APPEND"];
 
 impl FakeRedis {
@@ -14,7 +15,7 @@ impl FakeRedis {
         if self.knob && !self.save.is_empty() && !self.status_ok {
             return Some(RDB_TEXT);
         }
-        self.faults.aof.then_some(AOF_TEXT)
+        self.aof_refuses().then_some(if self.faults.aof { AOF_TEXT } else { SYNC_TEXT })
     }
 
     /// Runs one command of one connection; the bytes of its reply.
@@ -81,8 +82,8 @@ impl FakeRedis {
             "ACL" => 2,
             "SET" | "RPUSH" | "APPEND" | "PUBLISH" => 3,
             "GET" | "INCR" | "DEL" | "LPOP" | "WATCH" | "SELECT" | "CONFIG" | "ECHO" => 2,
-            "PING" | "MULTI" | "EXEC" | "DISCARD" | "INFO" | "BGSAVE" | "LASTSAVE" | "ROLE" | "CLIENT"
-            | "PUBSUB" => 1,
+            "PING" | "MULTI" | "EXEC" | "DISCARD" | "INFO" | "BGSAVE" | "BGREWRITEAOF" | "LASTSAVE"
+            | "ROLE" | "CLIENT" | "PUBSUB" => 1,
             _ => return Some(format!("ERR unknown command '{name}', with args beginning with: ")),
         };
         if argv.len() < arity {
@@ -203,6 +204,7 @@ impl FakeRedis {
             },
             "INFO" => bulk(self.info(now).as_bytes()),
             "BGSAVE" => self.bgsave(now, connection, argv),
+            "BGREWRITEAOF" => self.bgrewriteaof(now).into(),
             "ACL" if word(1) == b"WHOAMI" => bulk(b"default"),
             "ACL" if word(1) == b"DRYRUN" => match self.may(&String::from_utf8_lossy(&word(3))) {
                 true => b"+OK\r\n".to_vec(),
@@ -239,6 +241,7 @@ impl FakeRedis {
 
     fn wrote(&mut self, connection: u64, argv: &[Vec<u8>]) {
         self.dirty += 1;
+        self.appended();
         for key in &argv[1..2] {
             *self.versions.entry(key.clone()).or_default() += 1;
         }
@@ -290,6 +293,7 @@ impl FakeRedis {
             "stop-writes-on-bgsave-error" => if self.knob { "yes" } else { "no" }.to_string(),
             "save" => self.save.iter().map(|(s, c)| format!("{s} {c}")).collect::<Vec<_>>().join(" "),
             "dir" => self.dir.clone(),
+            "appendonly" => if self.aof.on { "yes" } else { "no" }.to_string(),
             "dbfilename" => self.dbfilename.clone(),
             "replica-ignore-disk-write-errors" => if self.ignores_errors { "yes" } else { "no" }.to_string(),
             "oom-score-adj" => if self.oom_score_adj { "yes" } else { "no" }.to_string(),
@@ -313,6 +317,13 @@ impl FakeRedis {
             }
             ("SET", "replica-ignore-disk-write-errors", "yes" | "no") => {
                 self.ignores_errors = value == "yes";
+                b"+OK\r\n".to_vec()
+            }
+            ("SET", "appendonly", "yes") if self.no_aof => {
+                self.error("ERR CONFIG SET failed (possibly related to argument 'appendonly') - Unable to turn on AOF. Check server logs.")
+            }
+            ("SET", "appendonly", "yes" | "no") => {
+                self.set_aof(value == "yes");
                 b"+OK\r\n".to_vec()
             }
             ("SET", "oom-score-adj", "yes" | "no") => {
@@ -352,12 +363,14 @@ impl FakeRedis {
             (false, _) => String::new(),
         };
         format!(
-            "# Server\r\nredis_version:7.0.15\r\nprocess_id:77\r\nrun_id:{}\r\nserver_time_usec:{}\r\n\
+            "# Server\r\nredis_version:{}\r\nprocess_id:77\r\nrun_id:{}\r\nserver_time_usec:{}\r\n\
              # Persistence\r\nloading:0\r\nrdb_changes_since_last_save:{}\r\nrdb_bgsave_in_progress:{}\r\n\
              rdb_last_save_time:{}\r\nrdb_last_bgsave_status:{}\r\nrdb_saves:{}\r\naof_rewrite_in_progress:{}\r\n\
-             aof_last_write_status:{}\r\nmodule_fork_in_progress:0\r\n\
+             aof_last_write_status:{}\r\naof_enabled:{}\r\naof_buffer_length:{}\r\naof_rewrite_scheduled:{}\r\n\
+             aof_last_bgrewrite_status:{}\r\naof_rewrites_consecutive_failures:{}\r\nmodule_fork_in_progress:0\r\n\
              # Stats\r\ntotal_error_replies:{}\r\n# Replication\r\nrole:{}\r\n# Errorstats\r\n{misconf}\
              # Commandstats\r\ncmdstat_ping:calls=1,rejected_calls={}\r\n{rewrites}",
+            self.version,
             self.run_id(),
             now * 1000,
             self.dirty,
@@ -366,7 +379,12 @@ impl FakeRedis {
             status(self.status_ok),
             self.saves,
             u8::from(matches!(self.child, Some(Child::Rewrite { .. }))),
-            status(!self.faults.aof),
+            status(!self.aof_refuses()),
+            u8::from(self.aof.on),
+            if self.faults.aof && self.aof_refuses() { 40 } else { 0 },
+            u8::from(self.aof.scheduled),
+            status(self.aof.rewrite_ok),
+            self.aof.failures,
             self.errors.values().sum::<u64>(),
             if self.primary { "master" } else { "slave" },
             self.refused_pings,

@@ -24,6 +24,8 @@ impl FakeRedis {
             Some(Child::Rewrite { .. }) => 4,
         };
         child.hash(h);
+        let aof = &self.aof;
+        (aof.on, aof.waits, aof.sync_failed, aof.scheduled, aof.rewrite_ok).hash(h);
         let mut open: Vec<_> = self
             .connections
             .iter()

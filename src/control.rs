@@ -152,7 +152,8 @@ impl Control {
         let limit = match talk {
             // A rewrite waits for the disk (`config.c:rewriteConfigOverwriteFile` syncs).
             Talk::Bgsave { .. } | Talk::Apply(_) | Talk::Rewrite { .. } | Talk::Aof(_) => FORK_TIMEOUT,
-            Talk::Probe
+            Talk::Failover { .. }
+            | Talk::Probe
             | Talk::Look
             | Talk::Inquire { .. }
             | Talk::Lower { .. }

@@ -226,6 +226,8 @@ pub struct GuardStats {
     pub silent_refusals: u64,
     /// What is left after the next save.
     pub headroom: Headroom,
+    /// Hand-overs of the primary's role: made, and not made.
+    pub redirects: [u64; 2],
     /// Alerts, indexed by `AlertSink as usize` and `AlertEnd as usize`.
     pub alerts: [[u64; AlertEnd::ALL.len()]; AlertSink::ALL.len()],
     /// When nothing will be, at the present pace.
@@ -256,6 +258,7 @@ impl GuardStats {
             sums: [0; 2],
             silent_refusals: 0,
             headroom: Headroom::default(),
+            redirects: [0; 2],
             alerts: Default::default(),
             ahead: Ahead::default(),
             copies: [0; 2],

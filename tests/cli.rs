@@ -54,7 +54,7 @@ fn wrong_words_end_with_two_and_say_why() {
         (&["run", "--no-such-flag"], "--no-such-flag"),
         (&["no-such-command"], "no-such-command"),
         (&["--hold-time", "5"], "bgsafe: configuration: flag --hold-time: `5` has no unit; write 5s or 5ms"),
-        (&["run", "--policy", "redirect"], "use one of mitigate, hold, observe"),
+        (&["run", "--policy", "redirekt"], "is not one of mitigate, hold, observe, redirect"),
         (&["run", "--config", "none.toml"], "none.toml: "),
         (&["check-config", "--upstream", "rediss://h"], "does not speak TLS"),
         (&["status", "--admin", "off"], "nobody answers"),

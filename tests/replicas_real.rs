@@ -11,7 +11,7 @@ use bgsafe::testing::faults::{Fault, process};
 use bgsafe::testing::proxy::Proxy;
 use bgsafe::testing::server::{Options, Server};
 use bgsafe::testing::topology::{Plan, Topology, wait_for};
-use bgsafe::testing::workload::{self, Ran, Target};
+use bgsafe::testing::workload::{self, Kind, Ran, Target};
 use common::{SWITCH, eventually, program, start_bgsafe};
 use serde_json::Value;
 
@@ -247,4 +247,117 @@ fn a_replica_that_cannot_be_reached_hinders_nobody() {
     );
     let answer = primary.cli(&["PING"]).unwrap();
     assert_eq!(text(&answer), "PONG");
+}
+
+/// Of ROLE, and where it has got to.
+fn role_of(server: &Server) -> String {
+    bgsafe::testing::topology::role(&mut server.direct().unwrap()).unwrap_or_default()
+}
+
+fn primary_of(group: &Topology) -> Option<&Server> {
+    group.servers[1..].iter().find(|server| role_of(server) == "master")
+}
+
+#[test]
+fn the_role_moves_to_a_healthy_replica_and_the_old_primary_is_repaired() {
+    let Some(group) = group() else { return };
+    let bgsafe = guarded(&group, &["--policy", "redirect", "--hold-time", "10s"]);
+    let old = &group.servers[0];
+    let before = run_id(old);
+    // One of the two is not fit: its own save failed.
+    let unfit = FAULT.strike(group.servers[1].site()).unwrap();
+    eventually("the unfit one to be made safe", PATIENCE, || switch(&group.servers[1]) == "no");
+    let writers = {
+        let at = bgsafe.listen();
+        std::thread::spawn(move || write(at, "over", Duration::from_secs(6)))
+    };
+    std::thread::sleep(Duration::from_millis(500));
+    let broken = FAULT.strike(old.site()).unwrap();
+    eventually("the role to move", PATIENCE, || {
+        role_of(old) == "slave" && role_of(&group.servers[2]) == "master"
+    });
+    eventually("it to be told", PATIENCE, || {
+        bgsafe.json("/api/status").unwrap()["upstreams"][0]["address"]
+            == group.servers[2].site().address.to_string().as_str()
+    });
+    let ran = writers.join().unwrap();
+    // Writes of its new primary reach it, and it lives.
+    group.servers[2].cli(&["SET", "after", "1"]).unwrap();
+    wait_for("the old primary to follow", || {
+        Ok(old.direct()?.info("master_link_status")?.as_deref() == Some("up"))
+    })
+    .unwrap();
+    eventually("what was written there", PATIENCE, || text(&old.cli(&["GET", "after"]).unwrap()) == "1");
+    assert_eq!((run_id(old), switch(old)), (before, "no".into()), "it lives");
+    let score = ran.verify(&mut group.servers[2].direct().unwrap()).unwrap();
+    eprintln!("{} acknowledged; {:#?}", score.total.acknowledged, score.texts);
+    // Who waits in a blocking pop is sent away by the server itself when its role goes.
+    for (kind, score) in score.kinds.iter().filter(|(kind, _)| **kind != Kind::Queue) {
+        assert!(score.perfect(), "{}: {score:?}", kind.name());
+    }
+    assert!(score.total.honest() && score.total.acknowledged > 100, "nothing acknowledged was lost");
+    unfit.heal().unwrap();
+    broken.heal().unwrap();
+    quiet(&bgsafe, &group.servers);
+    let address = old.site().address.to_string();
+    let incidents = bgsafe.incidents().unwrap();
+    let incident = incidents.iter().find(|incident| incident["upstream"] == address.as_str()).unwrap();
+    assert_eq!(incident["outcome"], "redirected", "{incident:#}");
+    eprintln!("the role had moved after {} ms", incident["mitigated_after_ms"]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_, metrics) = runtime.block_on(bgsafe::admin::client::get(bgsafe.admin(), "/metrics")).unwrap();
+    assert!(metrics.contains("bgsafe_redirects_total{result=\"ok\"} 1"), "{metrics}");
+}
+
+#[test]
+fn with_no_replica_fit_writes_wait_and_the_command_is_told() {
+    let Some(group) = group() else { return };
+    let bgsafe = guarded(&group, &["--policy", "redirect", "--hold-time", "20s"]);
+    let unfit: Vec<_> =
+        group.servers[1..].iter().map(|server| FAULT.strike(server.site()).unwrap()).collect();
+    eventually("both to be made safe", PATIENCE, || group.servers[1..].iter().all(|s| switch(s) == "no"));
+    let broken = FAULT.strike(group.servers[0].site()).unwrap();
+    let at = bgsafe.listen();
+    let waits = std::thread::spawn(move || {
+        Direct::connect(at).unwrap().demand(&["SET", "k", "v"]).map(|ok| text(&ok))
+    });
+    eventually("it to be told", PATIENCE, || bgsafe.log().contains("no replica is fit"));
+    assert!(bgsafe.log().contains("FAILOVER TO <replica> <port> TIMEOUT 10000"), "{}", bgsafe.log());
+    assert_eq!((switch(&group.servers[0]), role_of(&group.servers[0])), ("yes".into(), "master".into()));
+    broken.heal().unwrap();
+    assert_eq!(waits.join().unwrap().unwrap(), "OK");
+    drop(unfit);
+    quiet(&bgsafe, &group.servers);
+}
+
+#[test]
+fn a_bgsafe_killed_in_the_middle_of_it_is_followed_by_one_that_cleans_up() {
+    let Some(group) = group() else { return };
+    let mut bgsafe = guarded(&group, &["--policy", "redirect", "--hold-time", "10s"]);
+    let old = &group.servers[0];
+    let before = run_id(old);
+    // Replicas that stand still come into step no more: the server waits for them.
+    let stopped: Vec<u32> = group.servers[1..].iter().map(Server::pid).collect();
+    let broken = FAULT.strike(old.site()).unwrap();
+    stopped.iter().for_each(|pid| process::stop(*pid));
+    let at = bgsafe.listen();
+    let waits = std::thread::spawn(move || {
+        Direct::connect(at).and_then(|mut through| through.command(&["SET", "k", "v"])).is_ok()
+    });
+    let until = Instant::now() + PATIENCE;
+    while switch(old) != "no" && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    bgsafe.kill9();
+    let state = old.direct().unwrap().info("master_failover_state").unwrap();
+    eprintln!("killed while {state:?}");
+    stopped.iter().for_each(|pid| process::go_on(*pid));
+    let _ = waits.join();
+    assert_eq!(switch(old), "no");
+    bgsafe.restart().unwrap();
+    broken.heal().unwrap();
+    eventually("the debt to be paid", PATIENCE, || switch(old) == "yes");
+    eventually("one primary", PATIENCE, || (role_of(old) == "master") != primary_of(&group).is_some());
+    quiet(&bgsafe, &group.servers[..1]);
+    assert_eq!(run_id(old), before, "it lives");
 }

@@ -49,6 +49,7 @@ fn world() -> World {
         sentinel: "none".into(),
         address: "127.0.0.1:6379".into(),
         serves: true,
+        last_save_ok: Some(true),
         up: true,
         role: "primary".into(),
         server: "valkey".into(),

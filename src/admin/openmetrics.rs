@@ -122,7 +122,7 @@ const FAMILIES: [Family; 29] = [
     family("escrow_copy_age", Kind::Seconds, "Since before the newest copy was asked for; 0 without one",
         |s| one(s.upstreams.iter().filter_map(|u| Some(u.escrow.as_ref()?.age_secs)).max().unwrap_or(0))),
     family("redirects", Kind::Counter, "Moves of the writes to another server, by result",
-        |_| each(["ok", "failed"], |result| (label("result", result), 0))),
+        |s| each([(0, "ok"), (1, "failed")], |(at, result)| (label("result", result), s.guard.redirects[at]))),
     family("alerts", Kind::Counter, "Alerts, by whom they were for and what became of them",
         |s| AlertSink::ALL.into_iter().flat_map(|(sink, to)| AlertEnd::ALL.map(|(end, result)| (
             labels([("sink", to), ("result", result)]), signed(s.guard.alerts[sink as usize][end as usize])))).collect()),

@@ -40,22 +40,21 @@ pub const HOLD_TOO_SHORT: &str = "writes can only be held, and a second save is 
 /// A word that may stand for a value: now, or in a later version.
 enum Offer<T> {
     Is(T),
+    #[allow(dead_code, reason = "for the next word that is promised before it is kept")]
     NotYet(&'static str),
 }
 use Offer::{Is, NotYet};
-
-const FOLLOWS_NOBODY: &str = "this version knows one server only and cannot move writes";
 
 const POLICIES: [(&str, Offer<Policy>); 4] = [
     ("mitigate", Is(Policy::Mitigate)),
     ("hold", Is(Policy::Hold)),
     ("observe", Is(Policy::Observe)),
-    ("redirect", NotYet(FOLLOWS_NOBODY)),
+    ("redirect", Is(Policy::Redirect)),
 ];
 const WHEN_EXPOSED: [(&str, Offer<WhenExposed>); 3] = [
     ("rearm", Is(WhenExposed::Rearm)),
     ("keep", Is(WhenExposed::Keep)),
-    ("redirect", NotYet(FOLLOWS_NOBODY)),
+    ("redirect", Is(WhenExposed::Redirect)),
 ];
 const ESCROWS: [(&str, Offer<Escrow>); 3] =
     [("off", Is(Escrow::Off)), ("when-stuck", Is(Escrow::WhenStuck)), ("always", Is(Escrow::Always))];
@@ -87,8 +86,8 @@ const RULES: [Rule; 12] = [
         "listen and upstream are the same address, so bgsafe would call itself; change one"),
     (|c| c.admin.is_none_or(|a| a.port() == 0 || !c.listen.contains(&Address::Tcp(a.to_string()))),
         "listen and admin are the same address; change one, or set admin to off"),
-    (|c| c.policy != Policy::Hold || (!c.hold_time.is_zero() && c.hold_bytes > 0),
-        "policy hold with a hold-time or hold-bytes of 0 holds nothing; raise it, or choose policy observe"),
+    (|c| !matches!(c.policy, Policy::Hold | Policy::Redirect) || (!c.hold_time.is_zero() && c.hold_bytes > 0),
+        "policy hold or redirect with a hold-time or hold-bytes of 0 holds nothing; raise it, or choose policy observe"),
     (|c| c.client_timeout.is_zero() || c.client_timeout > c.hold_time,
         "client-timeout is not longer than hold-time, so a client whose command waits would be closed as \
          idle; raise client-timeout, or set it to 0"),

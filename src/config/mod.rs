@@ -59,6 +59,8 @@ pub enum Policy {
     Mitigate,
     /// Never touch the switch: park writes while a BGSAVE is tried.
     Hold,
+    /// Hand the primary's role to a healthy replica; where that cannot be, as `Hold`.
+    Redirect,
     /// Watch and tell, change nothing.
     Observe,
 }
@@ -69,6 +71,7 @@ impl Policy {
         match self {
             Policy::Mitigate => "mitigate",
             Policy::Hold => "hold",
+            Policy::Redirect => "redirect",
             Policy::Observe => "observe",
         }
     }
@@ -124,6 +127,8 @@ pub struct Sentinels {
 pub enum WhenExposed {
     /// Put the switch back: writes are refused again.
     Rearm,
+    /// Hand the primary's role to a healthy replica; where that cannot be, as `Rearm`.
+    Redirect,
     /// Keep writes open and go on telling.
     Keep,
 }

@@ -95,7 +95,8 @@ pub const OPTIONS: [Row; COUNT] = [
         "HTTP for health, metrics and status: ip:port, or off"),
     row(Key::Policy, "policy", "POLICY", "mitigate",
         "On a refusal: mitigate (open the writes, prove the cure, restore), hold (never touch the \
-         switch, park writes while a save is tried) or observe (tell, change nothing)"),
+         switch, park writes while a save is tried), redirect (hand the role to a healthy replica, by \
+         FAILOVER, else hold) or observe (tell, change nothing)"),
     row(Key::HoldTime, "hold-time", "DURATION", "5s",
         "How long one command may wait; 0 holds nothing"),
     row(Key::HoldBytes, "hold-bytes", "SIZE", "64MiB",
@@ -108,7 +109,8 @@ pub const OPTIONS: [Row; COUNT] = [
     row(Key::ExposureChanges, "exposure-changes", "COUNT", "0",
         "How many changes may be unsaved while writes are open; 0 is no limit"),
     row(Key::WhenExposed, "when-exposed", "ACTION", "rearm",
-        "When that budget is spent: rearm (writes are refused again) or keep (stay open and go on telling)"),
+        "When that budget is spent: rearm (writes are refused again), redirect (hand the role to a healthy \
+         replica, else rearm) or keep (stay open and go on telling)"),
     row(Key::Escrow, "escrow", "WHEN", "off",
         "When a copy of the data is fetched onto bgsafe's own disk, so that exposure counts from it: off, when-stuck \
          (nothing is left to try, or half of the exposure budget is spent) or always (as soon as a save failed)"),

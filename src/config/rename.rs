@@ -7,7 +7,7 @@
 use std::fmt;
 
 /// Every command that the control connection may send. What is not here cannot be meant by `--rename`.
-pub const SENT: [&str; 19] = [
+pub const SENT: [&str; 20] = [
     "ACL",
     "AUTH",
     "BGREWRITEAOF",
@@ -17,6 +17,7 @@ pub const SENT: [&str; 19] = [
     "CONFIG",
     "DISCARD",
     "EXEC",
+    "FAILOVER",
     "INFO",
     "LASTSAVE",
     "LATENCY",

@@ -57,6 +57,7 @@ fn value(key: Key, config: &Config, server: &Upstream, words: &Layer) -> Option<
         Key::ExposureChanges => Some(config.exposure_changes.to_string()),
         Key::WhenExposed => quoted(match config.when_exposed {
             WhenExposed::Rearm => "rearm",
+            WhenExposed::Redirect => "redirect",
             WhenExposed::Keep => "keep",
         }),
         Key::Escrow => quoted(config.escrow.name()),

@@ -211,15 +211,15 @@ fn every_refusal_names_its_side_and_the_cure() {
         refused(&[], &toy),
         "configuration: environment BGSAFE_HOLD_BYTES: `M` is no unit of size; use B, KiB, MiB, GiB, KB, MB or GB"
     );
-    let toy = Toy::new().file("./bgsafe.toml", "\n policy = \"redirect\"");
+    let toy = Toy::new().file("./bgsafe.toml", "\n policy = \"redirekt\"");
     assert_eq!(
         refused(&[], &toy),
-        "configuration: file ./bgsafe.toml:2:11: policy: `redirect`: this version knows one server only and \
-         cannot move writes; use one of mitigate, hold, observe"
+        "configuration: file ./bgsafe.toml:2:11: policy: `redirekt` is not one of mitigate, hold, \
+         observe, redirect"
     );
     let table: &[(&[(Key, &str)], &str)] = &[
-        (&[(Key::Policy, "both")], "flag --policy: `both` is not one of mitigate, hold, observe"),
-        (&[(Key::WhenExposed, "redirect")], "use one of rearm, keep"),
+        (&[(Key::Policy, "both")], "flag --policy: `both` is not one of mitigate, hold, observe, redirect"),
+        (&[(Key::WhenExposed, "redirekt")], "is not one of rearm, keep, redirect"),
         (&[(Key::Upstream, "rediss://h")], "flag --upstream: `rediss://`: this version does not speak TLS"),
         (
             &[(Key::AlertUrl, "https://:hush@h/")],

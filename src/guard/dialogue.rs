@@ -6,15 +6,15 @@
 
 use redis_protocol::resp2::types::BytesFrame as Frame;
 
-use super::evidence::fact::yes_no;
 use super::evidence::server::{ASKED, rewrites};
-use super::evidence::{Fact, Look, Reason, Role, ServerFacts, Target};
+use super::evidence::{Fact, Look, Role, ServerFacts, Target};
 use super::peers::Peer;
 use super::saver::BgsaveReply;
 use crate::posture::Refusal;
 use crate::resp::error::classify;
 
 mod aof;
+mod inquiry;
 mod others;
 mod outcome;
 mod rewrite;
@@ -22,6 +22,7 @@ mod rights;
 mod second;
 
 pub use aof::{AofAnswer, AofTalk};
+use inquiry::{read_inquiry, read_look};
 use outcome::{read_bgsave, read_lower};
 use second::Second;
 
@@ -65,6 +66,15 @@ pub enum Talk {
     },
     /// How many CONFIG REWRITEs the server has carried out.
     Count,
+    /// Hand the primary's role over, and no longer try than this (6.2+).
+    Failover {
+        /// To whom.
+        host: String,
+        /// …
+        port: String,
+        /// The server's own limit.
+        timeout_ms: u64,
+    },
     /// BGSAVE, or BGSAVE SCHEDULE while another child runs.
     Bgsave {
         /// Queue it behind the other child.
@@ -162,6 +172,8 @@ pub enum Answer {
     Named(Result<(), String>),
     /// Of the append-only file.
     Aof(AofAnswer),
+    /// The hand-over has begun, or the server's words against it.
+    FailedOver(Result<(), String>),
 }
 
 /// What to do after a batch was answered.
@@ -219,6 +231,9 @@ impl Dialogue {
             Talk::Restore { .. } => vec![config_get(KNOB)],
             Talk::Rewrite { .. } => rewrite::begin(),
             Talk::Count => vec![words(COUNTS)],
+            Talk::Failover { host, port, timeout_ms } => {
+                vec![words(&format!("FAILOVER TO {host} {port} TIMEOUT {timeout_ms}"))]
+            }
             Talk::Bgsave { schedule: false } => vec![words("BGSAVE")],
             Talk::Bgsave { schedule: true } => vec![words("BGSAVE SCHEDULE")],
             Talk::Aof(talk) => aof::first(*talk),
@@ -301,6 +316,8 @@ impl Dialogue {
             (Talk::Rewrite { owed }, replies) => return rewrite::hear(&mut self.rewrite, owed, replies),
             (Talk::Count, [counts]) => Answer::Counted(read_counts(counts)),
             (Talk::Bgsave { .. }, [reply]) => Answer::Bgsave(read_bgsave(reply)),
+            (Talk::Failover { .. }, [reply]) => Answer::FailedOver(error(reply).map_or(Ok(()), Err)),
+            (Talk::Failover { .. }, _) => Answer::FailedOver(Err("replies missing".into())),
             (Talk::Probe, _) => {
                 let heard = Heard::Other("replies missing".into());
                 Answer::Probed { heard, role: Fact::UNKNOWN, target: None }
@@ -379,59 +396,6 @@ fn config_value(frame: &Frame) -> Result<String, String> {
         Frame::Error(e) => Err(e.to_string()),
         _ => Err("CONFIG GET answered without a value".into()),
     }
-}
-
-fn read_look(info: &Frame, values: &[Frame]) -> Look {
-    let mut look = Look::default();
-    if let Frame::BulkString(body) = info {
-        look.read_info(&String::from_utf8_lossy(body));
-    }
-    if let [knob, save, dir, dbfilename, ignores] = values {
-        let fact = |frame| config_value(frame).map_or_else(|why| Fact::Unknown(denied(why)), Fact::Known);
-        look.knob = fact(knob);
-        look.save = fact(save);
-        look.dir = fact(dir);
-        look.dbfilename = fact(dbfilename);
-        look.ignores_errors = match fact(ignores) {
-            Fact::Known(word) => yes_no(&word),
-            Fact::Unknown(why) => Fact::Unknown(why),
-        };
-    }
-    look
-}
-
-fn read_inquiry(info: &Frame, values: &[Frame], whoami: &Frame, latency: &Frame) -> (Look, ServerFacts) {
-    let (looked, asked) = values.split_at(LOOKED_AT.len().min(values.len()));
-    let look = read_look(info, looked);
-    let mut server = ServerFacts::default();
-    if let Frame::BulkString(body) = info {
-        server.read_info(&String::from_utf8_lossy(body));
-    }
-    for (name, frame) in ASKED.iter().zip(asked) {
-        let value = config_value(frame);
-        server.read_config(name, value.as_deref().map_err(|why| denied(why.clone())));
-    }
-    server.whoami = match whoami {
-        Frame::BulkString(_) | Frame::SimpleString(_) => Fact::Known(text(whoami)),
-        other => Fact::Unknown(denied(text(other))),
-    };
-    server.slowest_fork_ms = slowest_fork(latency);
-    (look, server)
-}
-
-/// Rows of event, time, latest, highest (`latency.c:latencyCommandReplyWithLatestEvents`).
-fn slowest_fork(latency: &Frame) -> Fact<u64> {
-    let Frame::Array(rows) = latency else { return Fact::UNKNOWN };
-    let fork = rows.iter().find_map(|row| match row {
-        Frame::Array(cells) if cells.first().is_some_and(|name| text(name) == "fork") => cells.get(3),
-        _ => None,
-    });
-    fork.and_then(|most| text(most).parse().ok()).into()
-}
-
-/// An option this server does not have is not told; anything else was forbidden.
-fn denied(why: String) -> Reason {
-    if why.starts_with("CONFIG GET") { Reason::NotTold } else { Reason::Denied(why) }
 }
 
 /// MULTI was accepted and EXEC was not, for a reason that leaves the transaction open.

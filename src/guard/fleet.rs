@@ -16,7 +16,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::evidence::Peer;
 use super::feed::{Shared, lock};
+use super::handover::{self, Candidate};
 use super::incident::{Event, News};
 use super::record::{Incident, Phase, UpstreamStatus};
 use super::roster::{Roster, Step};
@@ -25,6 +27,7 @@ use super::supervisor::{self, Opened, Params, Seat, Supervisor};
 use crate::config::Address;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
+use crate::route::Route;
 
 /// How often it is looked whether somebody came or went.
 const TICK: Duration = Duration::from_secs(1);
@@ -36,6 +39,8 @@ const LOOKUP: Duration = Duration::from_secs(1);
 pub struct Crew {
     /// The configured server's first.
     guards: Mutex<Vec<(String, Arc<Shared>)>>,
+    /// Where sessions go.
+    serving: Mutex<String>,
 }
 
 impl Crew {
@@ -51,10 +56,11 @@ impl Crew {
     /// `upstreams` of `/api/status`: the one that sessions go to first, then by address.
     pub fn status(&self) -> Vec<UpstreamStatus> {
         let mut all: Vec<_> = self.all().into_iter().map(|(_, shared)| shared.status()).collect();
-        if let [first, others @ ..] = &mut *all {
-            first.serves = true;
-            others.sort_by(|a, b| a.address.cmp(&b.address));
+        let serving = lock(&self.serving).clone();
+        for status in &mut all {
+            status.serves = status.address == serving;
         }
+        all.sort_by(|a, b| (!a.serves, &a.address).cmp(&(!b.serves, &b.address)));
         all
     }
 
@@ -100,18 +106,24 @@ pub struct Fleet {
 pub fn spawn(
     params: Params,
     gate: Arc<Gate>,
+    route: Arc<Route>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> Result<Fleet, StoreError> {
-    let own = params.settings.address.clone();
+    let (own, at) = (params.settings.address.clone(), params.endpoint.address.clone());
     let (news, inbox) = unbounded_channel();
     let (seat, events) = Seat::new(news.clone());
     let opened = Opened::new(&params)?;
-    let first = supervisor::spawn_at(seat, opened, params.clone(), gate, metrics.clone(), shutdown.clone())?;
-    let crew = Arc::new(Crew { guards: Mutex::new(vec![(own.clone(), Arc::clone(&first.shared))]) });
+    let first =
+        supervisor::spawn_at(seat, opened, params.clone(), gate.clone(), metrics.clone(), shutdown.clone())?;
+    let crew = Arc::new(Crew {
+        guards: Mutex::new(vec![(own.clone(), Arc::clone(&first.shared))]),
+        serving: Mutex::new(own.clone()),
+    });
     let (opens, opened) = unbounded_channel();
     let mut shell = Shell {
         opens,
+        route,
         roster: Roster::new(&own),
         crew: Arc::clone(&crew),
         members: BTreeMap::new(),
@@ -127,7 +139,9 @@ pub fn spawn(
         news,
         shutdown,
     };
-    shell.members.insert(own.clone(), Member { supervisor: first, events, leave: CancellationToken::new() });
+    shell
+        .members
+        .insert(own.clone(), Member { supervisor: first, at, gate, events, leave: CancellationToken::new() });
     for debt in store::owed(&shell.params.state_dir) {
         if debt.upstream == own && debt.address != own {
             info!(upstream = debt.address, "an earlier bgsafe owes this server: it is guarded");
@@ -142,11 +156,14 @@ type Ready = (Params, Result<Opened, StoreError>);
 
 struct Member {
     supervisor: Supervisor,
+    at: Address,
+    gate: Arc<Gate>,
     events: UnboundedSender<Event>,
     leave: CancellationToken,
 }
 
 struct Shell {
+    route: Arc<Route>,
     /// Whose disk was asked, and what it said.
     opens: UnboundedSender<Ready>,
     params: Params,
@@ -224,11 +241,42 @@ impl Shell {
                 }
                 self.tell_of_danger();
             }
+            News::WantsOver(peers) => {
+                let seen = |peer: Peer| {
+                    let member = self.member(&peer.address);
+                    Candidate { status: member.map(|(_, member)| member.supervisor.shared.status()), peer }
+                };
+                let fit = handover::choose(peers.into_iter().map(seen).collect());
+                if let Some(member) = self.members.get(from) {
+                    let _ = member.events.send(Event::Candidate(fit));
+                }
+            }
+            News::Over(result) => self.over(from, result),
             News::Looked => {
                 self.asked.remove(from);
                 self.tell_of_danger();
             }
         }
+    }
+
+    /// The role moved: sessions that went to the old primary go to the new one, and meet its own gate there.
+    fn over(&mut self, from: &str, result: Result<String, String>) {
+        lock(&self.metrics.guard).redirects[usize::from(result.is_err())] += 1;
+        let Ok(to) = result else { return };
+        let served = *lock(&self.crew.serving) == from;
+        if let Some((address, member)) = self.member(&to).filter(|_| served) {
+            info!(upstream = address, "is where sessions go now");
+            self.route.turn(member.at.clone(), Arc::clone(&member.gate));
+            lock(&self.crew.serving).clone_from(address);
+        }
+    }
+
+    /// Who is reached under this name; the configured server may have another one there.
+    fn member(&self, address: &str) -> Option<(&String, &Member)> {
+        let own = &self.params.settings.address;
+        let is_own = || self.resolved.get(address).is_some_and(|at| self.resolved.get(own) == Some(at));
+        let found = self.members.get_key_value(address);
+        found.or_else(|| self.members.get_key_value(own).filter(|_| is_own()))
     }
 
     fn tell_of_danger(&mut self) {
@@ -286,10 +334,12 @@ impl Shell {
     fn muster(&mut self) {
         loop {
             let now = self.start.elapsed();
+            let serving = lock(&self.crew.serving).clone();
             let free = |address: &str| {
                 let status = self.members.get(address).map(|member| member.supervisor.shared.status());
-                // While the disk is still asked it is not yet there to be left.
-                status.is_some_and(|status| status.debt.is_none() && status.phase == Phase::Quiet)
+                // While the disk is still asked it is not yet there to be left; and where sessions go nobody may name it.
+                address != serving
+                    && status.is_some_and(|status| status.debt.is_none() && status.phase == Phase::Quiet)
             };
             match self.roster.next(now, free) {
                 Some(Step::Start(address)) => self.start(address),
@@ -329,12 +379,12 @@ impl Shell {
     }
 
     fn begin(&mut self, (params, opened): Ready) {
-        let address = params.settings.address.clone();
+        let (address, at) = (params.settings.address.clone(), params.endpoint.address.clone());
         let gate = Arc::new(Gate::new(params.hold_bytes));
         let (seat, events) = Seat::new(self.news.clone());
         let leave = self.shutdown.child_token();
         let begun = opened.and_then(|opened| {
-            supervisor::spawn_at(seat, opened, params, gate, self.metrics.clone(), leave.clone())
+            supervisor::spawn_at(seat, opened, params, gate.clone(), self.metrics.clone(), leave.clone())
         });
         match begun {
             Ok(supervisor) => {
@@ -342,7 +392,7 @@ impl Shell {
                 lock(&self.crew.guards).push((address.clone(), Arc::clone(&supervisor.shared)));
                 let (known, asked) = self.told;
                 let _ = events.send(Event::Endangered { known, asked });
-                self.members.insert(address, Member { supervisor, events, leave });
+                self.members.insert(address, Member { supervisor, at, gate, events, leave });
             }
             Err(why) => {
                 debug!(upstream = address, "is not guarded now: {why}");

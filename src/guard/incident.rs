@@ -17,10 +17,12 @@ mod escrow;
 mod facts;
 mod following;
 mod hands;
+mod line;
 mod looks;
 mod mend;
 mod messages;
 mod neighbours;
+mod over;
 #[cfg(test)]
 pub(crate) mod print;
 mod rewrites;
@@ -37,6 +39,7 @@ use self::care::Care;
 use self::escrow::Copies;
 pub use self::messages::{Action, Event, News, Now, Tone};
 use self::neighbours::Neighbours;
+use self::over::Over;
 use self::rewrites::Rewrites;
 use self::several::Several;
 use self::watched::Watched;
@@ -59,6 +62,8 @@ enum Unwind {
     Spent,
     /// An intruder's save must not find writes open.
     Frozen,
+    /// The role was to move, and did not.
+    Stayed,
 }
 
 /// What happened in this incident that its end depends on.
@@ -72,6 +77,12 @@ struct Past {
     debt_failed: bool,
     /// Replicas were waited for long enough.
     waited: bool,
+    /// The role has moved.
+    redirected: bool,
+    /// When another attempt may be made.
+    over_after: Option<Duration>,
+    /// The budget is spent, and a replica was to take over.
+    spending: bool,
     told_keep: bool,
     /// Tenths of the exposure budget that were told of.
     told_tenths: u64,
@@ -149,6 +160,7 @@ pub struct Guard {
     /// Who else watches this server, and what they say.
     watched: Watched,
     aof: aof::Aof,
+    over: Over,
     /// The newest refusal that we heard, in the server's words.
     refusal: Option<String>,
     past: Past,
@@ -209,6 +221,7 @@ impl Guard {
             copies: Copies::default(),
             watched: Watched::default(),
             aof: aof::Aof::default(),
+            over: Over::Idle,
             refusal: None,
             past: Past::default(),
             lowered_at: (0, 0),
@@ -270,6 +283,7 @@ impl Guard {
             Event::Pulled(result) => self.pulled(now, result),
             Event::Hooked(id, result) => self.hooked(now, &id, result),
             Event::Endangered { known, asked } => self.endangered(now, known, asked),
+            Event::Candidate(fit) => self.candidate(now, fit),
             Event::Roused => self.roused(now),
             Event::Viewed(report) => self.viewed(now, report),
             Event::Timer => {}
@@ -298,7 +312,10 @@ impl Guard {
         let idle = self.up && self.talking.is_none() && !self.storing;
         let eager = self.reconciled && self.is_open() && self.unproven();
         let due = self.care.due().filter(|_| self.cares()).map_or(self.due, |care| self.due.min(care));
-        let due = self.rewrites_due().filter(|_| self.reconciled).map_or(due, |count| due.min(count));
+        let due = self
+            .rewrites_due()
+            .filter(|_| self.reconciled && !self.is_moving())
+            .map_or(due, |count| due.min(count));
         idle.then(|| if eager { due.min(self.probe_after) } else { due })
     }
 
@@ -314,6 +331,12 @@ impl Guard {
             }
             return;
         }
+        if self.is_moving() {
+            if let Some(talk) = self.over_talk(now) {
+                self.talk(talk);
+            }
+            return;
+        }
         if self.aof_step(now) {
             return;
         }
@@ -326,7 +349,11 @@ impl Guard {
             self.talk(talk);
             return;
         }
-        if self.unwind == Some(Unwind::Frozen) && self.lowered {
+        if self.unwind == Some(Unwind::Stayed) && self.is_replica() {
+            // Moved by somebody else meanwhile.
+            self.unwind = None;
+        }
+        if matches!(self.unwind, Some(Unwind::Frozen | Unwind::Stayed)) && self.lowered {
             if due {
                 self.restore();
             }
@@ -363,7 +390,12 @@ impl Guard {
     /// Is this a time to look for causes? Not while seconds count.
     fn cares(&self) -> bool {
         let early = self.phase == Phase::Alarmed && self.course.is_none();
-        !early && self.phase != Phase::Rearming && !self.closing && !self.past.ending && self.reconciled
+        !early
+            && self.phase != Phase::Rearming
+            && !self.closing
+            && !self.past.ending
+            && self.reconciled
+            && !self.is_moving()
     }
 
     /// Are writes open as far as we know, so that looking matters more than asking PING?
@@ -384,36 +416,5 @@ impl Guard {
 
     fn is_blind(&self, now: Now) -> bool {
         self.down_since.is_some_and(|since| now.mono >= since + BLIND_AFTER)
-    }
-
-    fn down(&mut self, now: Now, why: String) {
-        self.down_since.get_or_insert(now.mono);
-        let talking = if mutant!(WaitsForALostAnswer) { self.talking.clone() } else { self.talking.take() };
-        match talking {
-            Some(Talk::Lower { .. }) => self.lower_in_doubt = true,
-            Some(Talk::Restore { .. }) => self.restore_in_doubt = true,
-            Some(Talk::Rewrite { .. }) => self.rewrite_lost(),
-            Some(Talk::Probe | Talk::Look | Talk::Inquire { .. } | Talk::Apply(_) | Talk::Count)
-            | Some(
-                Talk::Bgsave { .. } | Talk::Claim { .. } | Talk::Peers { .. } | Talk::Name(_) | Talk::Aof(_),
-            )
-            | None => {}
-        }
-        if self.up {
-            self.say(now, "control connection lost", why);
-        }
-        self.up = false;
-        self.past.ending = false;
-        self.reconciled = false;
-        self.look = None;
-        self.role = None;
-        self.counted = None;
-        self.saver.lost();
-        self.several_lost();
-        self.aof.lost();
-        // Without a view of the server we are a wire: refusals still wait for their own deadline.
-        if self.posture == Posture::Hold {
-            self.set_posture(Posture::Forward);
-        }
     }
 }

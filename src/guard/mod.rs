@@ -12,6 +12,7 @@ pub mod evidence;
 pub mod feed;
 pub mod finding;
 pub mod fleet;
+pub mod handover;
 pub mod incident;
 pub mod journal;
 pub mod peers;

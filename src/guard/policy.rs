@@ -105,6 +105,12 @@ pub const HEIR_RANK: Duration = Duration::from_secs(1);
 pub const HEIR_RANKS: u32 = 5;
 /// Between two questions whose `no` it is, while a save failed.
 pub const WHOSE_EVERY: Duration = Duration::from_secs(30);
+/// How long the server may try to hand its role over: less than a command may wait.
+pub const FAILOVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// For who knows them to say which replica is fit.
+pub const OVER_CHOICE: Duration = Duration::from_millis(500);
+/// Between attempts to hand over in one incident.
+pub const OVER_AGAIN: Duration = Duration::from_secs(30);
 /// Lines of one incident's timeline.
 pub const TIMELINE_MOST: usize = 400;
 
@@ -131,6 +137,10 @@ pub struct Facts {
     pub replicas_endangered: u32,
     /// They were waited for long enough.
     pub waited: bool,
+    /// A hand-over may be tried: the last attempt is a while ago.
+    pub handover: bool,
+    /// Sentinel watches this server: who is primary is for it to say.
+    pub sentinel: bool,
     /// The switch could be read, and lowering it was not refused before.
     pub config: bool,
     /// The server's run id is known: without it no debt can be written.
@@ -174,6 +184,8 @@ pub enum Course {
     Look,
     /// Wait a moment: replicas first.
     Shelter,
+    /// Hand the role to a replica.
+    HandOver,
     /// Write the debt, lower the switch.
     Lower,
 }
@@ -189,7 +201,7 @@ pub struct Row {
 }
 
 /// What to do about a refusal that we heard ourselves. First row that holds.
-pub const COURSES: [Row; 22] = [
+pub const COURSES: [Row; 25] = [
     Row { why: "policy observe", when: |f| f.policy == Policy::Observe, course: Course::Observe },
     Row {
         why: "the snapshot's target moved to a suspect place",
@@ -259,6 +271,21 @@ pub const COURSES: [Row; 22] = [
         when: |f| f.watch == Watch::Untold,
         course: Course::Lower,
     },
+    Row {
+        why: "policy redirect, but Sentinel rules here: type SENTINEL FAILOVER to it",
+        when: |f| f.policy == Policy::Redirect && f.sentinel,
+        course: Course::Park,
+    },
+    Row {
+        why: "policy redirect",
+        when: |f| f.policy == Policy::Redirect && f.handover,
+        course: Course::HandOver,
+    },
+    Row {
+        why: "policy redirect: writes wait until a replica is fit, or a save works",
+        when: |f| f.policy == Policy::Redirect,
+        course: Course::Park,
+    },
     Row { why: "the last snapshot failed", when: |_| true, course: Course::Lower },
 ];
 
@@ -290,6 +317,8 @@ mod tests {
             would_abort: false,
             replicas_endangered: 0,
             waited: false,
+            handover: true,
+            sentinel: false,
             config: true,
             run_id: true,
             debt_failed: false,
@@ -331,6 +360,11 @@ mod tests {
             (Facts { replicas_endangered: 1, ..fine() }, Course::Shelter),
             (Facts { replicas_endangered: 1, waited: true, ..fine() }, Course::Lower),
             (Facts { replicas_endangered: 1, config: false, ..fine() }, Course::Park),
+            (Facts { policy: Policy::Redirect, ..fine() }, Course::HandOver),
+            (Facts { policy: Policy::Redirect, handover: false, ..fine() }, Course::Park),
+            (Facts { policy: Policy::Redirect, sentinel: true, ..fine() }, Course::Park),
+            (Facts { policy: Policy::Redirect, variant: Variant::Aof, ..fine() }, Course::ParkAof),
+            (Facts { policy: Policy::Redirect, primary: false, would_abort: true, ..fine() }, Course::Lower),
         ] {
             assert_eq!(course(&facts).course, expected, "{facts:?}");
         }

@@ -265,6 +265,9 @@ pub struct UpstreamStatus {
     pub role: String,
     /// `redis`, `valkey`, `redict`, `keydb` or `unknown`.
     pub server: String,
+    /// Did its last save work? Null before the first look.
+    #[serde(default)]
+    pub last_save_ok: Option<bool>,
     /// As INFO says, or empty.
     pub version: String,
     /// As INFO says, or empty.

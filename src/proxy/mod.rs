@@ -17,7 +17,7 @@ use tracing::info;
 
 use crate::admin::{self, View};
 use crate::command::Table;
-use crate::config::{Address, Config, Policy, ReplayScripts, Seek, Sentinels};
+use crate::config::{Address, Config, Policy, ReplayScripts, Seek, Sentinels, WhenExposed};
 use crate::gate::Gate;
 use crate::guard::feed::{PhaseChange, Turns};
 use crate::guard::fleet::{self, Crew};
@@ -104,13 +104,15 @@ async fn serve(config: Config) -> Result<(), RunError> {
     };
     let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
     let gate = Arc::new(Gate::new(config.hold_bytes));
-    let route = Arc::new(Route::new(config.upstream.clone(), Arc::clone(&gate)));
-    let shared = Arc::new(shared(&config, route));
+    let route = Route::new(config.upstream.clone(), Arc::clone(&gate));
+    // Who may hand the role over turns the way: a READONLY before the first turn is worth waiting out.
+    let route = Arc::new(if hands_over(&config) { route.turning() } else { route });
+    let shared = Arc::new(shared(&config, Arc::clone(&route)));
     let metrics = Arc::new(Metrics::new(config.workers));
     let mut params = Params::new(&config);
     params.sentinels = watcher(&config, &params, &closing);
     let (endpoint, turns) = (params.endpoint.clone(), params.turns.clone());
-    let guard = fleet::spawn(params, Arc::clone(&gate), Arc::clone(&metrics), closing.clone())?;
+    let guard = fleet::spawn(params, Arc::clone(&gate), route, Arc::clone(&metrics), closing.clone())?;
     let workers: io::Result<Vec<_>> = (0..config.workers)
         .map(|n| {
             let stats = Arc::clone(&metrics.workers[n]);
@@ -174,6 +176,11 @@ fn watcher(config: &Config, params: &Params, closing: &CancellationToken) -> Opt
     let client = params.endpoint.name.clone();
     let params = watch::Params { name: Some(name), sentinels: addresses, credentials, client };
     (seek == Seek::Named).then(|| Watcher::spawn(params, closing.clone()))
+}
+
+/// May the writes go to another server one day?
+fn hands_over(config: &Config) -> bool {
+    config.policy == Policy::Redirect || config.when_exposed == WhenExposed::Redirect
 }
 
 /// What every session needs to know.

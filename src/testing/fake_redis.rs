@@ -34,6 +34,18 @@ pub struct Faults {
     pub no_bgsave: bool,
 }
 
+/// What comes of FAILOVER (`replication.c:failoverCommand`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Failover {
+    /// The role moves, a little later.
+    #[default]
+    Works,
+    /// The replica does not come into step in time.
+    TimesOut,
+    /// The server knows no such command.
+    Missing,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Child {
     Disk { until: u64, dirty: u64, killed: bool },
@@ -86,6 +98,10 @@ pub struct FakeRedis {
     pub ignores_errors: bool,
     /// So many Sentinels watch it.
     pub sentinels: i64,
+    /// What comes of FAILOVER.
+    pub failover: Failover,
+    /// It is tried until then.
+    failing_over: Option<u64>,
     /// Good saves to disk since the beginning of time, restarts included.
     pub good_saves: u64,
     /// BGSAVE commands that were accepted or failed to fork.
@@ -139,6 +155,8 @@ impl FakeRedis {
             primary: true,
             ignores_errors: false,
             sentinels: 0,
+            failover: Failover::Works,
+            failing_over: None,
             good_saves: 0,
             bgsaves: 0,
             rewrites: 0,
@@ -262,6 +280,10 @@ impl FakeRedis {
 
     /// serverCron up to `now`: children end, saves start by themselves.
     pub fn tick(&mut self, now: u64) {
+        if self.failing_over.is_some_and(|until| until <= now) {
+            self.failing_over = None;
+            self.primary &= self.failover == Failover::TimesOut;
+        }
         loop {
             let end = match self.child {
                 Some(Child::Disk { killed: true, .. }) => now,

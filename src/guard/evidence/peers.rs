@@ -30,6 +30,8 @@ pub struct Peers {
     pub link_up: Fact<bool>,
     /// How far its own history goes.
     pub offset: Fact<u64>,
+    /// FAILOVER is at work (6.2+).
+    pub failing_over: Fact<bool>,
     host: String,
 }
 
@@ -43,6 +45,7 @@ impl Peers {
                 self.primary = port.map(|port| host_port(&self.host, port));
             }
             "master_link_status" => self.link_up = Fact::Known(value == "up"),
+            "master_failover_state" => self.failing_over = Fact::Known(value != "no-failover"),
             "master_repl_offset" => self.offset = number(value),
             _ => {
                 let n = key.strip_prefix("slave").or_else(|| key.strip_prefix("replica"));

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::aof::Stage;
+use super::over::Over;
 use super::several::Claim;
 use super::{Action, Guard, Now, Past, Unwind};
 use crate::guard::dialogue::{Answer, Heard, Talk};
@@ -54,6 +55,7 @@ impl Guard {
             Answer::Listed(result) => self.listed(now, result),
             Answer::Named(result) => self.named(now, result),
             Answer::Aof(answer) => self.aof_answered(now, answer),
+            Answer::FailedOver(result) => self.failover(now, result),
         }
     }
 
@@ -228,6 +230,7 @@ impl Guard {
                 self.several.read_no = true;
                 return;
             }
+            self.over = Over::Idle;
             self.leave_alone(now);
             if heard == Heard::Pong {
                 self.opened = self.opened.max(sightings);
@@ -248,6 +251,10 @@ impl Guard {
         self.due = now.mono;
         self.suspicious = true;
         let detail = format!("it was {previous}");
+        if let Over::Lowering(to) = self.over.clone() {
+            self.say(now, "switch lowered", detail);
+            return self.move_over(now, to);
+        }
         match heard {
             Heard::Pong => self.say(now, "switch lowered", detail),
             Heard::Refused(..) | Heard::Other(_) => {
@@ -273,6 +280,7 @@ impl Guard {
         // BUSY, LOADING and their like pass; what was forbidden or renamed stays so.
         let lasting = ["NOPERM", "ERR", "EXECABORT"].iter().any(|code| why.starts_with(code));
         self.config_refused = lasting.then(|| why.clone());
+        self.over = Over::Idle;
         self.say(now, "switch not lowered", why);
         self.several.claim = Claim::None;
         self.erase_debt();
@@ -325,7 +333,7 @@ impl Guard {
     pub(super) fn put_back(&mut self, now: Now) {
         let (spent, proved) = match self.unwind.take() {
             Some(Unwind::Spent) => (true, false),
-            Some(Unwind::Frozen) => (false, false),
+            Some(Unwind::Frozen | Unwind::Stayed) => (false, false),
             Some(Unwind::Proved) | None => (false, true),
         };
         self.past = Past { rearmed: proved, exposed: spent, ..self.past };

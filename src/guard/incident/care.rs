@@ -308,6 +308,11 @@ impl Guard {
         self.care.server.diskless_sync.is(false)
     }
 
+    /// Does a Sentinel watch this server, as far as the newest inquiry told?
+    pub(super) fn sentinel_rules(&self) -> bool {
+        self.care.server.sentinels.is_and(|n| *n > 0)
+    }
+
     /// How long the newest fork had taken when the cause was sought.
     pub(super) fn fork_before(&self) -> Option<u64> {
         self.care.server.latest_fork_usec.get()

@@ -24,6 +24,9 @@ impl Guard {
         if row.course == Course::Shelter {
             return self.shelter(now, row.why);
         }
+        if row.course == Course::HandOver {
+            return self.hand_over(now, row.why);
+        }
         if row.course == Course::Ask {
             return self.ask_who_watches(now);
         }
@@ -52,7 +55,7 @@ impl Guard {
                 }
             }
             Course::Shun => self.shun(now, row.why),
-            Course::Look | Course::Ask | Course::Shelter | Course::Lower => {}
+            Course::Look | Course::Ask | Course::Shelter | Course::HandOver | Course::Lower => {}
         }
     }
 }

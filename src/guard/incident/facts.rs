@@ -37,6 +37,8 @@ impl Guard {
                 && seen.is_some_and(Look::aborts_on_errors),
             replicas_endangered: self.neighbours.endangered(now),
             waited: self.past.waited,
+            handover: self.past.over_after.is_none_or(|after| now.mono >= after),
+            sentinel: self.sentinel_rules(),
             config: self.config_refused.is_none()
                 && self.may_lower()
                 && seen.is_some_and(|l| l.knob.known().is_some()),

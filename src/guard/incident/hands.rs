@@ -67,9 +67,12 @@ impl Guard {
     pub(super) fn only_watch(&mut self, now: Now) {
         let would = course(&Facts { policy: Policy::Mitigate, ..self.facts(now) });
         let what = match would.course {
-            Course::Lower | Course::Shelter | Course::Look | Course::Ask | Course::Observe => {
-                "would lower the switch and try a BGSAVE"
-            }
+            Course::Lower
+            | Course::HandOver
+            | Course::Shelter
+            | Course::Look
+            | Course::Ask
+            | Course::Observe => "would lower the switch and try a BGSAVE",
             Course::ParkAof => "would park writes until the append-only file heals",
             Course::Park => "would park writes and try a BGSAVE",
             Course::Shun => "would park writes and try nothing",

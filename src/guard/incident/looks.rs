@@ -1,6 +1,7 @@
 //! What a look at the server means for the incident, phase by phase: the debt is compared, saves
 //! are proved or tried, the exposure budget is watched.
 
+use super::over::Over;
 use super::several::{Claim, Turn};
 use super::{Action, Guard, Now, Unwind};
 use crate::config::WhenExposed;
@@ -33,6 +34,9 @@ impl Guard {
         }
         if std::mem::take(&mut self.past.ending) {
             return self.looked_last(now, &look);
+        }
+        if self.is_moving() {
+            return self.looked_moving(now, &look);
         }
         if self.aof_looked(now, &look) {
             return;
@@ -165,7 +169,12 @@ impl Guard {
         if let Some(debt) = self.debt.clone() {
             self.count_anew(now, &debt.run_id);
         }
-        if matches!(self.unwind, Some(Unwind::Spent | Unwind::Frozen)) {
+        match self.over.clone() {
+            Over::Lowering(to) => return self.move_over(now, to),
+            Over::Moving { .. } => return self.set_posture(Posture::Hold),
+            Over::Idle | Over::Choosing(_) => {}
+        }
+        if matches!(self.unwind, Some(Unwind::Spent | Unwind::Frozen | Unwind::Stayed)) {
             return;
         }
         self.unwind = None;
@@ -266,7 +275,7 @@ impl Guard {
         let row = course(&self.facts(now));
         if self.course != Some(row.why) && !matches!(row.course, Course::Look | Course::Ask) {
             self.course = None;
-            if matches!(row.course, Course::Lower | Course::Shelter) {
+            if matches!(row.course, Course::Lower | Course::Shelter | Course::HandOver) {
                 self.enter(now, Phase::Alarmed, "course changed", row.why.into());
                 self.due = now.mono;
             } else {
@@ -281,6 +290,7 @@ impl Guard {
             | Course::Shun
             | Course::Look
             | Course::Shelter
+            | Course::HandOver
             | Course::Lower => {
                 self.due = now.mono + LOOK_EVERY;
             }
@@ -378,7 +388,13 @@ impl Guard {
                 }
                 false
             }
-            WhenExposed::Rearm => {
+            WhenExposed::Redirect if !self.past.spending && !self.sentinel_rules() => {
+                self.past.spending = true;
+                self.enter(now, Phase::Holding, "exposure budget spent", detail);
+                self.hand_over(now, "the exposure budget is spent");
+                true
+            }
+            WhenExposed::Rearm | WhenExposed::Redirect => {
                 self.unwind = Some(Unwind::Spent);
                 self.set_posture(Posture::Refuse);
                 self.enter(now, Phase::Exposed, "exposure budget spent", detail);
@@ -402,6 +418,7 @@ impl Guard {
         let Exposure { secs, changes, secs_max, changes_max } = *exposure;
         let then = match self.settings.when_exposed {
             WhenExposed::Rearm => "then writes are refused again",
+            WhenExposed::Redirect => "then a replica is to take over",
             WhenExposed::Keep => "writes stay open by --when-exposed keep",
         };
         let (of_secs, of_changes) = (limit(secs_max, " s"), limit(changes_max, ""));

@@ -69,8 +69,8 @@ impl Guard {
             self.out.push_back(Action::Remedied(remedy.finding, "refused"));
             let why = match (self.settings.policy, remedy.reach) {
                 (Policy::Observe, _) => "policy observe",
-                (Policy::Mitigate | Policy::Hold, Reach::Redis) => "needs --repair redis",
-                (Policy::Mitigate | Policy::Hold, _) => "needs --repair host",
+                (Policy::Mitigate | Policy::Hold | Policy::Redirect, Reach::Redis) => "needs --repair redis",
+                (Policy::Mitigate | Policy::Hold | Policy::Redirect, _) => "needs --repair host",
             };
             self.say(now, "remedy not allowed", format!("{}: {}: {why}", remedy.finding, remedy.does));
         }

@@ -64,6 +64,8 @@ pub enum Event {
     Pulled(Result<Box<Snapshot>, PullError>),
     /// Sentinel's view of this server, as often as anything is heard of it.
     Viewed(Report),
+    /// The replica that is to become the primary, or why there is none.
+    Candidate(Result<String, String>),
     /// A deadline passed.
     Timer,
 }
@@ -79,6 +81,10 @@ pub enum News {
     Alarmed,
     /// Roused, it has looked: what it tells now is so.
     Looked,
+    /// It would hand its role to one of these.
+    WantsOver(Vec<Peer>),
+    /// It did, to this one, or did not.
+    Over(Result<String, String>),
 }
 
 /// How loudly something is told.

@@ -37,6 +37,7 @@ impl Guard {
         (self.suspicious, self.variant, self.course, self.closing, self.journal.is_some()).hash(h);
         (self.config_refused.is_some(), self.own_refusals, self.down_since.map(|at| age(at, 5001))).hash(h);
         format!("{:?}{:?}{:?}{:?}", self.talking, self.unwind, self.role, self.past).hash(h);
+        format!("{:?}", self.over).hash(h);
         self.debt.as_ref().map(|debt| (&debt.run_id, &debt.setting, &debt.owed)).hash(h);
         (than.sightings.wrapping_sub(self.sighted), than.sightings.wrapping_sub(self.opened)).hash(h);
         let counted = |(n, at)| (than.misconf.wrapping_sub(n), than.sightings.wrapping_sub(at));

@@ -30,6 +30,7 @@ impl Guard {
             | Answer::Inquired(_)
             | Answer::Applied(_)
             | Answer::Aof(_)
+            | Answer::FailedOver(_)
             | Answer::NotOurs { .. }
             | Answer::Counted(_)
             | Answer::NotRestored(_)

@@ -2,6 +2,7 @@
 //! that its past commands.
 
 use super::aof::Aof;
+use super::over::Over;
 use super::{Action, Guard, Now, Past};
 use crate::guard::journal::Journal;
 use crate::guard::record::{Outcome, Phase};
@@ -42,6 +43,7 @@ impl Guard {
 
     fn close(&mut self, now: Now) {
         let outcome = match self.past {
+            Past { redirected: true, .. } => Outcome::Redirected,
             Past { exposed: true, .. } => Outcome::Exposed,
             Past { hands_off: true, .. } | Past { restarted: true, .. } => Outcome::Operator,
             Past { frozen: true, .. } => Outcome::Operator,
@@ -70,6 +72,7 @@ impl Guard {
         self.saver = Saver::default();
         self.past = Past::default();
         self.neighbours.over();
+        self.over = Over::Idle;
         self.refusal = None;
         self.care.begin(now);
         self.aof = Aof::default();

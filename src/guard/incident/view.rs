@@ -79,6 +79,7 @@ impl Guard {
         UpstreamStatus {
             address: self.settings.address.clone(),
             serves: false,
+            last_save_ok: look.and_then(|l| l.save_ok.get()),
             up: self.up,
             role: match role {
                 Some(Role::Primary) => "primary",
@@ -152,7 +153,10 @@ impl Guard {
         }
         // Told in peace too: who starts us wants to know then, not in the night of the first refusal.
         let blocked = look.is_some_and(|l| l.run_id.known().is_none() || l.knob.known().is_none());
-        if (blocked || self.mute) && self.journal.is_none() && self.settings.policy == Policy::Mitigate {
+        if (blocked || self.mute)
+            && self.journal.is_none()
+            && matches!(self.settings.policy, Policy::Mitigate | Policy::Redirect)
+        {
             add(Finding {
                 id: "config-blocked".into(),
                 severity: "warn".into(),

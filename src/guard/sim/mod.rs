@@ -3,6 +3,7 @@
 
 mod aof;
 mod copies;
+mod handover;
 mod host;
 mod judge;
 mod ladder;
@@ -88,6 +89,8 @@ struct World {
     aborts: u32,
     /// What the guards of its peers were told.
     news: Vec<News>,
+    /// Who is fit to take over, when asked; `None`: nobody answers.
+    fit: Option<Result<String, String>>,
     sightings: u64,
     opened: u64,
     steps: u64,
@@ -144,6 +147,7 @@ impl World {
             stream: false,
             aborts: 0,
             news: Vec::new(),
+            fit: Some(Err("no replica is fit".into())),
             sightings: 0,
             opened: 0,
             steps: 0,
@@ -271,7 +275,12 @@ impl World {
                     }
                 }
                 Action::Remedied(..) | Action::Headroom(..) | Action::Remember(_) | Action::Scout => {}
-                Action::News(news) => self.news.push(news),
+                Action::News(news) => {
+                    if let (News::WantsOver(_), Some(fit)) = (&news, self.fit.clone()) {
+                        self.errands.push((self.now + 1, Event::Candidate(fit)));
+                    }
+                    self.news.push(news);
+                }
                 Action::Record(_) | Action::Said(..) | Action::Silent(_) => {}
             }
         }
@@ -376,7 +385,9 @@ impl World {
                 }
                 let unproved = self.fake.good_saves == self.saves_when_lowered;
                 let broken_in = self.fake.dir != "/data" && !self.fake.dir.is_empty();
-                if unproved && self.guard.phase() != Phase::Exposed && !broken_in {
+                // A role that did not move leaves the switch as it was.
+                let stayed = self.fake.primary && matches!(self.news.last(), Some(News::Over(Err(_))));
+                if unproved && self.guard.phase() != Phase::Exposed && !broken_in && !stayed {
                     self.fail("re-armed without a proven save");
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::{Child, Connection, FakeRedis, Value};
+use super::{Child, Connection, Failover, FakeRedis, Value};
 
 const RDB_TEXT: &str = "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands that may modify the data set are disabled, because this instance is configured to report errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the RDB error.";
 const AOF_TEXT: &str = "MISCONF Errors writing to the AOF file: No space left on device";
@@ -82,8 +82,11 @@ impl FakeRedis {
             "ACL" => 2,
             "SET" | "RPUSH" | "APPEND" | "PUBLISH" => 3,
             "GET" | "INCR" | "DEL" | "LPOP" | "WATCH" | "SELECT" | "CONFIG" | "ECHO" => 2,
-            "PING" | "MULTI" | "EXEC" | "DISCARD" | "INFO" | "BGSAVE" | "BGREWRITEAOF" | "LASTSAVE"
-            | "ROLE" | "CLIENT" | "PUBSUB" => 1,
+            "FAILOVER" if self.failover == Failover::Missing => {
+                return Some("ERR unknown command 'FAILOVER', with args beginning with: ".into());
+            }
+            "PING" | "FAILOVER" | "MULTI" | "EXEC" | "DISCARD" | "INFO" | "BGSAVE" | "BGREWRITEAOF"
+            | "LASTSAVE" | "ROLE" | "CLIENT" | "PUBSUB" => 1,
             _ => return Some(format!("ERR unknown command '{name}', with args beginning with: ")),
         };
         if argv.len() < arity {
@@ -210,6 +213,13 @@ impl FakeRedis {
                 true => b"+OK\r\n".to_vec(),
                 false => bulk(b"User default has no permissions to run it"),
             },
+            "FAILOVER" if !self.primary => self.error("ERR FAILOVER is not valid when server is a replica."),
+            "FAILOVER" => {
+                let limit: u64 = String::from_utf8_lossy(&word(5)).parse().unwrap_or(0);
+                let takes = if self.failover == Failover::Works { 30 } else { limit };
+                self.failing_over = Some(now + takes);
+                b"+OK\r\n".to_vec()
+            }
             "CONFIG" => self.config(argv),
             _ => self.error("ERR unknown command"),
         }
@@ -368,7 +378,7 @@ impl FakeRedis {
              rdb_last_save_time:{}\r\nrdb_last_bgsave_status:{}\r\nrdb_saves:{}\r\naof_rewrite_in_progress:{}\r\n\
              aof_last_write_status:{}\r\naof_enabled:{}\r\naof_buffer_length:{}\r\naof_rewrite_scheduled:{}\r\n\
              aof_last_bgrewrite_status:{}\r\naof_rewrites_consecutive_failures:{}\r\nmodule_fork_in_progress:0\r\n\
-             # Stats\r\ntotal_error_replies:{}\r\n# Replication\r\nrole:{}\r\n# Errorstats\r\n{misconf}\
+             # Stats\r\ntotal_error_replies:{}\r\n# Replication\r\nrole:{}\r\nmaster_failover_state:{}\r\n# Errorstats\r\n{misconf}\
              # Commandstats\r\ncmdstat_ping:calls=1,rejected_calls={}\r\n{rewrites}",
             self.version,
             self.run_id(),
@@ -387,6 +397,7 @@ impl FakeRedis {
             self.aof.failures,
             self.errors.values().sum::<u64>(),
             if self.primary { "master" } else { "slave" },
+            if self.failing_over.is_some() { "waiting-for-sync" } else { "no-failover" },
             self.refused_pings,
         )
     }

@@ -14,7 +14,7 @@ impl FakeRedis {
     pub(crate) fn print(&self, now: u64, h: &mut impl Hasher) {
         format!("{:?}", self.faults).hash(h);
         (self.knob, self.configured_knob, self.status_ok, self.scheduled, self.run, self.primary).hash(h);
-        self.ignores_errors.hash(h);
+        (self.ignores_errors, self.failover, self.failing_over.is_some()).hash(h);
         // Seconds are what LASTSAVE tells: how far into one are we?
         ((now / 1000).saturating_sub(self.last_save / 1000).min(2), now % 1000).hash(h);
         let child = match self.child {

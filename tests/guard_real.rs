@@ -137,6 +137,7 @@ impl Guarded {
             alerts: Default::default(),
             escrow: None,
             sentinels: None,
+            sentinel_credentials: None,
             endpoint: endpoint(address, "bgsafe:test"),
             settings: Settings {
                 escrow: Default::default(),

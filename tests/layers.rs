@@ -20,6 +20,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("guard/store", 3),
     ("escrow", 3),
     ("topology/watch", 3),
+    ("topology/follow", 3),
     ("gate", 2),
     ("route", 2),
     ("metrics", 2),

@@ -140,7 +140,7 @@ pub fn load(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Load
         alert_url: words.maybe(Key::AlertUrl, alert::target)?,
         alert_command: words.maybe(Key::AlertCommand, |text| Ok(text.to_owned()))?,
         renames: renames(&words)?,
-        sentinels: sentinels(&words, world)?,
+        sentinels: sentinels(&words, &server, world)?,
         replay_scripts: words.need(Key::ReplayScripts, |text| choose(&REPLAY_SCRIPTS, text))?,
         guard_replicas: words.need(Key::GuardReplicas, |text| choose(&YES_NO, text))?,
         state_dir,
@@ -199,6 +199,10 @@ pub fn server(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Se
     let credentials = credentials(&words, &server, world, &mut warnings)?;
     // Read only, and only if it is there: that nobody could write one is no fault here.
     let state_dir = state_dir(&words, world, &mut Vec::new()).ok().map(|(dir, _)| dir);
+    if server.group.is_some() {
+        let cure = "give the address of the one to be looked at: redis://host:6379";
+        return Err(ConfigError(format!("a group behind Sentinel is several servers; {cure}")));
+    }
     Ok(Server { address: server.address, credentials, renames: renames(&words)?, state_dir, warnings })
 }
 
@@ -314,7 +318,7 @@ fn password(path: &str, world: &dyn World) -> Result<Secret, String> {
     }
 }
 
-fn sentinels(words: &Words, world: &dyn World) -> Result<Sentinels, ConfigError> {
+fn sentinels(words: &Words, server: &Upstream, world: &dyn World) -> Result<Sentinels, ConfigError> {
     let text = |text: &str| Ok(text.to_owned());
     let given = words.all(Key::Sentinels, text)?;
     let off = given.iter().any(|word| word == "off");
@@ -326,6 +330,9 @@ fn sentinels(words: &Words, world: &dyn World) -> Result<Sentinels, ConfigError>
         (false, true) => Seek::Discover,
         (false, false) => Seek::Named,
     };
+    if server.group.is_some() && seek != Seek::Discover {
+        return Err(ConfigError("upstream and sentinels both name Sentinels; remove sentinels".into()));
+    }
     let addresses = match seek {
         Seek::Named => words.all(Key::Sentinels, |at| url::host_port(at, Some(url::SENTINEL_PORT)))?,
         Seek::Off | Seek::Discover => Vec::new(),
@@ -339,11 +346,18 @@ fn sentinels(words: &Words, world: &dyn World) -> Result<Sentinels, ConfigError>
             return Err(ConfigError("sentinel-user needs a password; give --sentinel-password-file".into()));
         }
     };
+    let name = words.need(Key::SentinelName, text)?;
+    let follow = server.group.is_some();
+    let (seek, addresses, name) = match server.group.clone() {
+        Some(group) => (Seek::Named, group.sentinels, group.name),
+        None => (seek, addresses, name),
+    };
     Ok(Sentinels {
         seek,
         addresses,
-        name: words.need(Key::SentinelName, text)?,
+        name,
         credentials,
+        follow,
         policy: words.need(Key::SentinelPolicy, |text| choose(&SENTINEL_POLICIES, text))?,
     })
 }

@@ -118,6 +118,8 @@ pub struct Sentinels {
     pub name: String,
     /// For AUTH at each of them.
     pub credentials: Option<Credentials>,
+    /// Do they also say where sessions go?
+    pub follow: bool,
     /// Who acts first.
     pub policy: SentinelPolicy,
 }

@@ -85,7 +85,8 @@ pub const OPTIONS: [Row; COUNT] = [
     row(Key::Listen, "listen", "ADDRESS", "127.0.0.1:6380",
         "Where applications connect: host:port or unix:/path; repeat it, or separate with commas"),
     row(Key::Upstream, "upstream", "URL", "redis://127.0.0.1:6379",
-        "The server: redis://[user[:password]@]host[:port], unix:///path, host:port or unix:/path; \
+        "The server: redis://[user[:password]@]host[:port], unix:///path, host:port or unix:/path, or \
+         redis+sentinel://host[:port],host[:port]/name to follow the primary that Sentinel names; \
          user and password are for bgsafe's own control connection only"),
     row(Key::ControlUser, "control-user", "USER", "",
         "ACL user of the control connection [default: from the upstream URL]"),

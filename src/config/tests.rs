@@ -99,6 +99,7 @@ fn the_defaults_are_those_of_the_contract() {
             addresses: Vec::new(),
             name: "mymaster".into(),
             credentials: None,
+            follow: false,
             policy: SentinelPolicy::MitigateFirst,
         },
         hold_errors: crate::resp::error::held_by_default(),
@@ -131,7 +132,14 @@ fn sentinels_are_named_switched_off_or_left_to_be_found() {
     assert_eq!(read(&[(Key::Sentinels, "off")]).seek, Seek::Off);
     let prefers = read(&[(Key::SentinelPolicy, "prefer-failover")]);
     assert_eq!((prefers.seek, prefers.policy), (Seek::Discover, SentinelPolicy::PreferFailover));
+    let url = "redis+sentinel://:hush@h1,h2:7/cache";
+    let built = built(&[(Key::Upstream, url)], &toy).config;
+    let Sentinels { seek, addresses, name, follow, .. } = built.sentinels;
+    assert_eq!((seek, follow, name.as_str()), (Seek::Named, true, "cache"));
+    assert_eq!(addresses, ["h1:26379", "h2:7"]);
+    assert!(built.credentials.is_some(), "of the servers");
     for (given, says) in [
+        (vec![(Key::Upstream, url), (Key::Sentinels, "h3")], "both name Sentinels"),
         (vec![(Key::Sentinels, "off,h1")], "named and off at once"),
         (vec![(Key::Sentinels, "h1:x")], "port must be a number"),
         (vec![(Key::SentinelUser, "u")], "needs a password"),

@@ -28,19 +28,29 @@ pub struct Upstream {
     pub user: Option<String>,
     /// After it.
     pub password: Option<Secret>,
+    /// Whose primary it is, when Sentinel says where that is: the address is that of the first Sentinel then.
+    pub group: Option<Group>,
+}
+
+/// Servers of which one is the primary, and the Sentinels that say which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// `host:port` each, at least one.
+    pub sentinels: Vec<String>,
+    /// What they call it.
+    pub name: String,
 }
 
 /// How a scheme is read. `NotYet` says why, and what to do instead.
 enum Scheme {
     Tcp,
     Unix,
+    Sentinel,
     NotYet(&'static str),
 }
 
 const TLS: &str = "this version does not speak TLS to the server: \
     use redis:// over a private network, or put a TLS tunnel such as stunnel between";
-const SENTINEL: &str =
-    "this version does not ask Sentinel: give the primary's own address, redis://host:6379";
 
 const SCHEMES: [(&str, Scheme); 10] = [
     ("redis", Scheme::Tcp),
@@ -50,9 +60,9 @@ const SCHEMES: [(&str, Scheme); 10] = [
     ("valkey+unix", Scheme::Unix),
     ("rediss", Scheme::NotYet(TLS)),
     ("valkeys", Scheme::NotYet(TLS)),
-    ("redis+sentinel", Scheme::NotYet(SENTINEL)),
-    ("redis-sentinel", Scheme::NotYet(SENTINEL)),
-    ("valkey+sentinel", Scheme::NotYet(SENTINEL)),
+    ("redis+sentinel", Scheme::Sentinel),
+    ("redis-sentinel", Scheme::Sentinel),
+    ("valkey+sentinel", Scheme::Sentinel),
 ];
 
 /// Reads `--upstream`.
@@ -65,7 +75,7 @@ pub fn upstream(text: &str) -> Result<Upstream, String> {
             }
             None => Address::Tcp(host_port(text, Some(PORT))?),
         };
-        return Ok(Upstream { address, user: None, password: None });
+        return Ok(Upstream { address, user: None, password: None, group: None });
     };
     let known = SCHEMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(scheme));
     let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
@@ -77,7 +87,20 @@ pub fn upstream(text: &str) -> Result<Upstream, String> {
             let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
             database(path)?;
             let (user, password, host) = user_info(authority)?;
-            Ok(Upstream { address: Address::Tcp(host_port(host, Some(PORT))?), user, password })
+            Ok(Upstream { address: Address::Tcp(host_port(host, Some(PORT))?), user, password, group: None })
+        }
+        Some((_, Scheme::Sentinel)) => {
+            let named = "after the Sentinels comes their name for the group: redis+sentinel://host:26379,host:26379/name";
+            let (authority, path) = rest.split_once('/').ok_or(named)?;
+            let (name, db) = path.split_once('/').unwrap_or((path, ""));
+            database(db)?;
+            let name = Some(decode(name)?).filter(|name| !name.is_empty()).ok_or(named)?;
+            let (user, password, hosts) = user_info(authority)?;
+            let sentinels: Result<Vec<_>, _> =
+                hosts.split(',').map(|host| host_port(host, Some(SENTINEL_PORT))).collect();
+            let sentinels = sentinels?;
+            let address = Address::Tcp(sentinels[0].clone());
+            Ok(Upstream { address, user, password, group: Some(Group { sentinels, name }) })
         }
         Some((_, Scheme::Unix)) => {
             let slash = rest.find('/').ok_or("a socket needs an absolute path: unix:///run/redis.sock")?;
@@ -86,7 +109,7 @@ pub fn upstream(text: &str) -> Result<Upstream, String> {
             if !host.is_empty() {
                 return Err("a socket has no host: write three slashes, unix:///run/redis.sock".into());
             }
-            Ok(Upstream { address: Address::Unix(socket_path(&decode(path)?)?), user, password })
+            Ok(Upstream { address: Address::Unix(socket_path(&decode(path)?)?), user, password, group: None })
         }
     }
 }
@@ -153,6 +176,13 @@ impl Upstream {
         }
         if !info.is_empty() {
             info.push('@');
+        }
+        if let Some(Group { sentinels, name }) = &self.group {
+            return format!(
+                "redis+sentinel://{info}{}/{}",
+                sentinels.join(","),
+                utf8_percent_encode(name, WORD)
+            );
         }
         match &self.address {
             Address::Tcp(at) => format!("redis://{info}{at}"),
@@ -254,7 +284,21 @@ mod tests {
         for (text, address, user, password) in table {
             let read = upstream(text).unwrap_or_else(|e| panic!("{text}: {e}"));
             let password = password.map(|p| Secret(p.into()));
-            assert_eq!(read, Upstream { address, user: user.map(Into::into), password }, "{text}");
+            assert_eq!(
+                read,
+                Upstream { address, user: user.map(Into::into), password, group: None },
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_group_is_named_by_its_sentinels() {
+        for scheme in ["redis+sentinel", "redis-sentinel", "valkey+sentinel"] {
+            let read = upstream(&format!("{scheme}://u:p@h1,[::1]:7/my%20group/0")).expect(scheme);
+            let group =
+                Group { sentinels: vec!["h1:26379".into(), "[::1]:7".into()], name: "my group".into() };
+            assert_eq!((read.group, read.user.as_deref()), (Some(group), Some("u")));
         }
     }
 
@@ -262,7 +306,10 @@ mod tests {
     fn what_cannot_be_meant_is_refused_with_the_cure_and_without_the_password() {
         for (text, says) in [
             ("rediss://:hush@h", "does not speak TLS"),
-            ("redis+sentinel://h:26379/name", "does not ask Sentinel"),
+            ("redis+sentinel://h:26379", "name for the group"),
+            ("redis+sentinel://h:26379/", "name for the group"),
+            ("redis+sentinel://:hush@h:x/name", "port must be a number"),
+            ("redis+sentinel:///name", "host is missing"),
             ("http://h", "is no scheme"),
             ("redis://", "host is missing"),
             ("redis://:hush@", "host is missing"),
@@ -317,8 +364,11 @@ mod tests {
             address in any_address(),
             user in proptest::option::of(".{1,12}"),
             password in proptest::option::of(".{1,12}"),
+            name in proptest::option::of(".{1,12}"),
         ) {
-            let one = Upstream { address, user, password: password.map(Secret) };
+            let group = name.map(|name| Group { sentinels: vec!["h1:26379".into(), "[::1]:7".into()], name });
+            let address = if group.is_some() { tcp("h1:26379") } else { address };
+            let one = Upstream { address, user, password: password.map(Secret), group };
             prop_assert_eq!(upstream(&one.to_url(None)), Ok(one));
         }
 

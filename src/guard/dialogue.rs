@@ -354,7 +354,8 @@ fn config_set(name: &str, value: &str) -> Command {
     ["CONFIG", "SET", name, value].map(String::from).to_vec()
 }
 
-fn text(frame: &Frame) -> String {
+/// A scalar reply as words.
+pub fn text(frame: &Frame) -> String {
     match frame {
         Frame::SimpleString(b) | Frame::BulkString(b) => String::from_utf8_lossy(b).into_owned(),
         Frame::Error(e) => e.to_string(),

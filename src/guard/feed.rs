@@ -75,6 +75,11 @@ impl Shared {
         status
     }
 
+    /// Where refusals of this server are told.
+    pub fn gate(&self) -> Arc<Gate> {
+        Arc::clone(&self.gate)
+    }
+
     /// Newest first, the open one included.
     pub fn incidents(&self) -> Vec<Incident> {
         lock(&self.incidents).iter().cloned().collect()

@@ -41,12 +41,33 @@ pub struct Crew {
     guards: Mutex<Vec<(String, Arc<Shared>)>>,
     /// Where sessions go.
     serving: Mutex<String>,
+    enlist: UnboundedSender<String>,
 }
 
 impl Crew {
     /// The configured server's.
     pub fn first(&self) -> Arc<Shared> {
         Arc::clone(&lock(&self.guards)[0].1)
+    }
+
+    /// Before the server at this address, or the one with this run id: it may be known by another name.
+    pub fn gate(&self, address: &str, run_id: Option<&str>) -> Option<(String, Arc<Gate>)> {
+        let all = self.all();
+        let by_name = all.iter().find(|(known, _)| known == address);
+        let same = |shared: &Shared| run_id.is_some_and(|id| shared.status().run_id == id);
+        by_name
+            .or_else(|| all.iter().find(|(_, shared)| same(shared)))
+            .map(|(known, shared)| (known.clone(), shared.gate()))
+    }
+
+    /// Sessions go to this one now.
+    pub fn serves(&self, known: &str) {
+        known.clone_into(&mut lock(&self.serving));
+    }
+
+    /// This one is to be guarded, too. Said once it holds for a minute.
+    pub fn enlist(&self, address: &str) {
+        let _ = self.enlist.send(address.to_string());
     }
 
     fn all(&self) -> Vec<(String, Arc<Shared>)> {
@@ -116,7 +137,9 @@ pub fn spawn(
     let opened = Opened::new(&params)?;
     let first =
         supervisor::spawn_at(seat, opened, params.clone(), gate.clone(), metrics.clone(), shutdown.clone())?;
+    let (enlist, wanted) = unbounded_channel();
     let crew = Arc::new(Crew {
+        enlist,
         guards: Mutex::new(vec![(own.clone(), Arc::clone(&first.shared))]),
         serving: Mutex::new(own.clone()),
     });
@@ -148,7 +171,7 @@ pub fn spawn(
             shell.roster.owed(Duration::ZERO, &debt.address);
         }
     }
-    Ok(Fleet { crew, task: tokio::spawn(shell.run(inbox, opened)) })
+    Ok(Fleet { crew, task: tokio::spawn(shell.run(inbox, opened, wanted)) })
 }
 
 /// A server that is to be guarded, and what the disk knew of it.
@@ -192,6 +215,7 @@ impl Shell {
         mut self,
         mut inbox: UnboundedReceiver<(String, News)>,
         mut opened: UnboundedReceiver<Ready>,
+        mut wanted: UnboundedReceiver<String>,
     ) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -201,6 +225,7 @@ impl Shell {
                 () = self.shutdown.cancelled() => break,
                 Some((from, news)) = inbox.recv() => self.heard(&from, news).await,
                 Some(ready) = opened.recv() => self.begin(ready),
+                Some(address) = wanted.recv() => self.roster.owed(self.start.elapsed(), &address),
                 _ = tick.tick() => self.find_twins(),
             }
             self.muster();

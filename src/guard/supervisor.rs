@@ -319,7 +319,7 @@ impl Shell {
                 Action::Pull(order) => self.copies.pull(order),
                 Action::StopPull => self.copies.stop(),
                 Action::Remember(healthy) => self.job(Job::Remember(healthy)),
-                Action::Scout => self.watching.scout(&self.params.endpoint),
+                Action::Scout => self.watching.scout(&self.params),
             }
         }
         if opens && self.gate.posture() != Posture::Hold {

@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::route::Route;
 use crate::session::allowance::Allowance;
 use crate::session::core::{Rules, ScriptReplay};
+use crate::topology::follow;
 use crate::topology::watch::{self, Watcher};
 
 use listener::Listener;
@@ -87,7 +88,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
     runtime.block_on(serve(config))
 }
 
-async fn serve(config: Config) -> Result<(), RunError> {
+async fn serve(mut config: Config) -> Result<(), RunError> {
     descriptors::make_room(config.max_clients);
     let mut listeners = Vec::new();
     for address in &config.listen {
@@ -103,16 +104,22 @@ async fn serve(config: Config) -> Result<(), RunError> {
         ),
     };
     let (draining, closing) = (CancellationToken::new(), CancellationToken::new());
+    let named = watcher(&config, &closing);
+    if let (true, Some(mut watcher)) = (config.sentinels.follow, named.clone()) {
+        // Clients wait in the listeners' queues meanwhile.
+        config.upstream = Address::Tcp(follow::first(&mut watcher).await);
+    }
     let gate = Arc::new(Gate::new(config.hold_bytes));
     let route = Route::new(config.upstream.clone(), Arc::clone(&gate));
-    // Who may hand the role over turns the way: a READONLY before the first turn is worth waiting out.
-    let route = Arc::new(if hands_over(&config) { route.turning() } else { route });
+    // Where the role may move a READONLY before the first turn is worth waiting out.
+    let route = Arc::new(if may_turn(&config) { route.turning() } else { route });
     let shared = Arc::new(shared(&config, Arc::clone(&route)));
     let metrics = Arc::new(Metrics::new(config.workers));
     let mut params = Params::new(&config);
-    params.sentinels = watcher(&config, &params, &closing);
+    params.sentinels = named.clone();
     let (endpoint, turns) = (params.endpoint.clone(), params.turns.clone());
-    let guard = fleet::spawn(params, Arc::clone(&gate), route, Arc::clone(&metrics), closing.clone())?;
+    let guard =
+        fleet::spawn(params, Arc::clone(&gate), Arc::clone(&route), Arc::clone(&metrics), closing.clone())?;
     let workers: io::Result<Vec<_>> = (0..config.workers)
         .map(|n| {
             let stats = Arc::clone(&metrics.workers[n]);
@@ -135,6 +142,10 @@ async fn serve(config: Config) -> Result<(), RunError> {
         serving: AtomicBool::new(true),
         started: Instant::now(),
     });
+    if let (true, Some(watcher)) = (config.sentinels.follow, named) {
+        let (at, crew, closing) = (config.upstream.to_string(), Arc::clone(&guard.crew), closing.clone());
+        tasks.spawn(follow::follow(at, watcher, route, crew, endpoint.clone(), closing));
+    }
     tasks.spawn(commands::learn(endpoint, shared, guard.crew.first(), closing.clone()));
     if let Some(admin) = admin {
         info!(admin = %admin.local_addr()?, "admin");
@@ -171,16 +182,17 @@ async fn serve(config: Config) -> Result<(), RunError> {
 }
 
 /// Of the Sentinels that the operator named.
-fn watcher(config: &Config, params: &Params, closing: &CancellationToken) -> Option<Watcher> {
-    let Sentinels { seek, addresses, name, credentials, policy: _ } = config.sentinels.clone();
-    let client = params.endpoint.name.clone();
+fn watcher(config: &Config, closing: &CancellationToken) -> Option<Watcher> {
+    let Sentinels { seek, addresses, name, credentials, follow: _, policy: _ } = config.sentinels.clone();
+    let client = Params::new(config).endpoint.name;
     let params = watch::Params { name: Some(name), sentinels: addresses, credentials, client };
     (seek == Seek::Named).then(|| Watcher::spawn(params, closing.clone()))
 }
 
 /// May the writes go to another server one day?
-fn hands_over(config: &Config) -> bool {
-    config.policy == Policy::Redirect || config.when_exposed == WhenExposed::Redirect
+fn may_turn(config: &Config) -> bool {
+    let redirects = config.policy == Policy::Redirect || config.when_exposed == WhenExposed::Redirect;
+    redirects || config.sentinels.follow
 }
 
 /// What every session needs to know.

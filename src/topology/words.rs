@@ -8,9 +8,7 @@ use std::time::Duration;
 use redis_protocol::resp2::types::BytesFrame as Frame;
 
 use super::sentinel::{Peer, Said, Stir};
-
-/// One command: its words.
-pub type Command = Vec<String>;
+use crate::guard::dialogue::{Command, text};
 
 /// Where every Sentinel greets the others, on each server that it watches (`sentinel.c:SENTINEL_HELLO_CHANNEL`).
 pub const HELLO: &str = "__sentinel__:hello";
@@ -168,16 +166,6 @@ fn peer(row: &Frame) -> Option<Peer> {
 /// An IPv6 address stands in brackets before a port.
 fn at(ip: &str, port: &str) -> String {
     if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
-}
-
-fn text(frame: &Frame) -> String {
-    match frame {
-        Frame::SimpleString(b) | Frame::BulkString(b) => String::from_utf8_lossy(b).into_owned(),
-        Frame::Error(e) => e.to_string(),
-        Frame::Integer(n) => n.to_string(),
-        Frame::Array(_) => "an array".into(),
-        Frame::Null => String::new(),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Replies as servers give them, and what is made of them.
 
 use super::*;
+use crate::guard::evidence::Reason;
 
 fn bulk(s: &str) -> Frame {
     Frame::BulkString(s.to_string().into())

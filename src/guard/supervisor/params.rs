@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::alerts::Sinks;
-use crate::config::{Config, Escrow};
+use crate::config::{Config, Credentials, Escrow};
 use crate::control::Endpoint;
 use crate::escrow::keep::Keep;
 use crate::guard::escrow::plan::Plan;
@@ -32,6 +32,8 @@ pub struct Params {
     pub escrow: Option<Keeping>,
     /// The Sentinels that watch this server, when they are known by name.
     pub sentinels: Option<Watcher>,
+    /// For AUTH at those that the server shows.
+    pub sentinel_credentials: Option<Credentials>,
     /// Debts and incident records.
     pub state_dir: std::path::PathBuf,
     /// Bytes that may wait before one server.
@@ -104,6 +106,7 @@ impl Params {
             hold_bytes: config.hold_bytes,
             turns: Turns::default(),
             sentinels: None,
+            sentinel_credentials: config.sentinels.credentials.clone(),
             host: host::here(),
             hook: config.repair_hook.clone(),
             alerts: Sinks { url: config.alert_url.clone(), command: config.alert_command.clone() },

@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::Shell;
-use crate::control::Endpoint;
+use super::{Params, Shell};
 use crate::guard::incident::Event;
 use crate::topology::sentinel::Who;
 use crate::topology::watch::{self, Watcher};
@@ -40,7 +39,7 @@ impl Watching {
     }
 
     /// Finds out by the server itself who watches it.
-    pub fn scout(&mut self, endpoint: &Endpoint) {
+    pub fn scout(&mut self, of: &Params) {
         if self.watcher.is_some() {
             return;
         }
@@ -48,11 +47,11 @@ impl Watching {
         let params = watch::Params {
             name: None,
             sentinels: Vec::new(),
-            credentials: None,
-            client: endpoint.name.clone(),
+            credentials: of.sentinel_credentials.clone(),
+            client: of.endpoint.name.clone(),
         };
         let watcher = Watcher::spawn(params, end.clone());
-        let (scouting, ends) = (watch::scout(endpoint.clone(), watcher.clone()), end.clone());
+        let (scouting, ends) = (watch::scout(of.endpoint.clone(), watcher.clone()), end.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = ends.cancelled() => {}

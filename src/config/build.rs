@@ -13,7 +13,6 @@ use tracing_subscriber::EnvFilter;
 use crate::posture::UnreadySet;
 use crate::resp::error::{unready_named, unready_names};
 
-use super::alert;
 use super::layers::{Layer, Origin};
 use super::options::Key;
 use super::rename::{self, Renames};
@@ -23,6 +22,7 @@ use super::{
     Address, AofRepair, Config, ConfigError, Credentials, Escrow, Loaded, Policy, Repair, ReplayScripts,
     Secret, Seek, SentinelPolicy, Sentinels, Server, WhenExposed, World, file, show,
 };
+use super::{agree, alert};
 
 /// Looked for, in this order, when no `--config` is given.
 const FILES: [&str; 2] = ["./bgsafe.toml", "/etc/bgsafe/bgsafe.toml"];
@@ -161,15 +161,7 @@ pub fn load(flags: Layer, file: Option<&Path>, world: &dyn World) -> Result<Load
                 .to_owned(),
         );
     }
-    if config.policy == Policy::Mitigate && config.exposure_time.is_zero() && config.exposure_changes == 0 {
-        warnings.push(
-            "exposure-time and exposure-changes are both 0: writes may stay open and unsaved for ever"
-                .to_owned(),
-        );
-    }
-    if config.policy == Policy::Hold && config.hold_time < HOLD_FOR_TWO {
-        warnings.push(HOLD_TOO_SHORT.to_owned());
-    }
+    warnings.extend(agree::unwise(&config));
     let settings = show::settings(&config, &server, &words.0, state_origin);
     Ok(Loaded { config, settings, warnings })
 }

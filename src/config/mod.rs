@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::posture::UnreadySet;
 
+mod agree;
 pub mod alert;
 mod build;
 pub mod file;

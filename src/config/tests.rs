@@ -12,7 +12,7 @@ use super::*;
 
 /// A machine made of maps.
 #[derive(Default)]
-struct Toy {
+pub(super) struct Toy {
     env: HashMap<String, String>,
     files: HashMap<PathBuf, String>,
     sealed: Vec<&'static str>,
@@ -20,7 +20,7 @@ struct Toy {
 }
 
 impl Toy {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Toy { cpus: 8, ..Toy::default() }
     }
     fn env(mut self, name: &str, value: &str) -> Self {
@@ -60,7 +60,7 @@ fn flags(given: &[(Key, &str)]) -> Layer {
     layer
 }
 
-fn built(given: &[(Key, &str)], toy: &Toy) -> Loaded {
+pub(super) fn built(given: &[(Key, &str)], toy: &Toy) -> Loaded {
     load(flags(given), None, toy).unwrap_or_else(|e| panic!("{given:?}: {e}"))
 }
 

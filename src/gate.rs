@@ -16,6 +16,13 @@ use tokio::sync::Notify;
 
 use crate::posture::{Posture, Refusal};
 
+use meter::Meter;
+
+mod meter;
+
+/// In the byte of the posture: what passes is counted. One load tells both.
+const METERED: u8 = 1 << 7;
+
 /// Proof that a refusal was told to the guard. Numbers only grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
@@ -25,6 +32,24 @@ pub struct Ticket(pub u64);
 pub struct Place {
     deadline: Instant,
     id: u64,
+}
+
+/// What sessions do now, in one look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stance(u8);
+
+impl Stance {
+    /// What is done with gated commands.
+    #[inline]
+    pub fn posture(self) -> Posture {
+        Posture::from_u8(self.0 & !METERED)
+    }
+
+    /// A budget of changes is being spent: gated commands pass only as [`Gate::lend`] allows.
+    #[inline]
+    pub fn is_metered(self) -> bool {
+        self.0 & METERED != 0
+    }
 }
 
 /// See the module's page.
@@ -41,6 +66,8 @@ pub struct Gate {
     last: Mutex<Option<Refusal>>,
     waiting: Mutex<BTreeMap<Place, Waker>>,
     sighted: Notify,
+    meter: Meter,
+    used_up: Notify,
     closed: AtomicBool,
 }
 
@@ -58,14 +85,22 @@ impl Gate {
             last: Mutex::new(None),
             waiting: Mutex::new(BTreeMap::new()),
             sighted: Notify::new(),
+            meter: Meter::default(),
+            used_up: Notify::new(),
             closed: AtomicBool::new(false),
         }
     }
 
-    /// What sessions do with writes now. One load: called once per chunk of requests.
+    /// What sessions do with writes now.
     #[inline]
     pub fn posture(&self) -> Posture {
-        Posture::from_u8(self.posture.load(Acquire))
+        self.stance().posture()
+    }
+
+    /// The posture, and whether what passes is counted. One load: called once per chunk of requests.
+    #[inline]
+    pub fn stance(&self) -> Stance {
+        Stance(self.posture.load(Acquire))
     }
 
     // ---- the data path's side ----
@@ -80,7 +115,50 @@ impl Gate {
 
     /// May the command whose refusal drew `ticket` be sent again?
     pub fn is_open(&self, ticket: Ticket) -> bool {
-        self.posture() == Posture::Forward && self.open_through.load(Acquire) >= ticket.0
+        self.passes() && self.open_through.load(Acquire) >= ticket.0
+    }
+
+    /// Do gated commands pass that were not refused: forward, and allowed if they are counted?
+    pub fn passes(&self) -> bool {
+        let stance = self.stance();
+        stance.posture() == Posture::Forward && (!stance.is_metered() || self.has_room())
+    }
+
+    fn has_room(&self) -> bool {
+        let room = self.meter.has_room();
+        if !room {
+            self.used_up.notify_one();
+        }
+        room
+    }
+
+    /// While metered: up to `most` gated commands may be sent now. 0 when the allowance is used up: then the
+    /// guard is told, asks the server for its own count, and allows more or closes the gate.
+    pub fn lend(&self, most: u64) -> u64 {
+        let lent = self.meter.lend(most);
+        if lent == 0 {
+            self.used_up.notify_one();
+        }
+        lent
+    }
+
+    /// What was lent and not used. Of a portion that was needed whole, perhaps the last, the guard hears at
+    /// once: it may allow more before anybody waits.
+    pub fn give_back(&self, n: u64) {
+        match n {
+            0 => drop(self.has_room()),
+            n => self.meter.give_back(n),
+        }
+    }
+
+    /// Gated commands that were sent without asking: what a hold sends again, what the gate may not keep.
+    pub fn spend(&self, n: u64) {
+        self.meter.spend(n);
+    }
+
+    /// So many gated commands that were lent or spent are answered.
+    pub fn settle(&self, n: u64) {
+        self.meter.settle(n);
     }
 
     /// A new place in the queue for a hold that ends at `deadline`.
@@ -142,8 +220,39 @@ impl Gate {
     /// Changes the posture. Waiting sessions learn of it by [`Gate::wake`].
     pub fn set_posture(&self, posture: Posture) {
         if !self.closed.load(Acquire) {
-            self.posture.store(posture as u8, Release);
+            // One thread writes: nothing is lost between the load and the store.
+            let metered = self.posture.load(Acquire) & METERED;
+            self.posture.store(posture as u8 | metered, Release);
         }
+    }
+
+    /// Waits until a session found the allowance used up.
+    pub async fn used_up(&self) {
+        self.used_up.notified().await;
+    }
+
+    /// Gated commands sent and answered so far while metered. Read this *before* the server is asked how many
+    /// changes it has: those answered are among them.
+    pub fn counted(&self) -> (u64, u64) {
+        self.meter.counted()
+    }
+
+    /// `Some((answered, n))`: from when `answered` commands were answered, `n` may pass. `None`: all pass, and
+    /// nothing is counted. Waiting sessions learn of it by [`Gate::wake`].
+    pub fn allow(&self, allowance: Option<(u64, u64)>) {
+        if let Some((answered, n)) = allowance {
+            self.meter.allow(answered, n);
+        }
+        if !self.closed.load(Acquire) {
+            let posture = self.posture.load(Acquire) & !METERED;
+            self.posture.store(posture | if allowance.is_some() { METERED } else { 0 }, Release);
+        }
+    }
+
+    /// What passed, or may be on its way, since the server was asked for the count that the allowance was
+    /// reckoned from; 0 while nothing is counted.
+    pub fn passed(&self) -> u64 {
+        if self.stance().is_metered() { self.meter.since() } else { 0 }
     }
 
     /// We leave: from now on refusals are delivered, whatever the guard says, and what waits ends with the
@@ -220,6 +329,25 @@ mod tests {
         assert!(gate.hold(1, 60) && !gate.hold(1, 41) && gate.hold(2, 40));
         gate.unhold(1, 60);
         assert_eq!(gate.held(), (2, 40));
+    }
+
+    #[test]
+    fn a_metered_gate_shuts_when_the_allowance_is_used_up_and_opens_with_the_next() {
+        let gate = gate();
+        let ticket = gate.sight(Refusal { variant: Variant::Rdb, form: Form::Command });
+        gate.open_through(1);
+        assert!(gate.passes() && !gate.stance().is_metered() && gate.passed() == 0);
+        gate.allow(Some((gate.counted().1, 3)));
+        gate.set_posture(Posture::Hold);
+        assert!(gate.stance().is_metered() && !gate.passes());
+        gate.set_posture(Posture::Forward);
+        assert_eq!((gate.lend(2), gate.passes(), gate.lend(2), gate.passes()), (2, true, 1, false));
+        assert!(!gate.is_open(ticket) && gate.passed() == 3);
+        gate.settle(2);
+        gate.allow(Some((gate.counted().1, 2)));
+        assert!(gate.is_open(ticket));
+        gate.allow(None);
+        assert_eq!((gate.stance().is_metered(), gate.passed()), (false, 0));
     }
 
     #[test]

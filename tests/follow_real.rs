@@ -298,3 +298,61 @@ fn a_server_that_stays_away_is_told_of_after_the_hold_time() {
     }
     assert!(asked.elapsed() >= Duration::from_millis(300));
 }
+
+#[test]
+fn a_budget_of_changes_is_spent_behind_the_gate_where_the_session_is() {
+    let program = for_tests().unwrap_or_else(|why| panic!("{why}"));
+    let server = || Server::start(&program, Options::default()).expect("a server");
+    let (first, second) = (server(), server());
+    let front = Front::of(&first, Duration::from_secs(20));
+    let old = front.route.now().expect("somewhere").gate;
+    old.allow(Some((0, 100)));
+    let mut session = front.client();
+    for n in 0..3 {
+        assert_eq!(session.ask(&format!("SET a {n}")), "+OK\r\n");
+    }
+    session.send(&[command("MULTI"), command("INCR n")].concat());
+    session.until_from(0, b"+QUEUED\r\n");
+    let new = gate();
+    new.allow(Some((0, 2)));
+    front.route.turn(address(&second), Arc::clone(&new));
+    // INCR is queued again.
+    wait_for("the transaction behind the new gate", || Ok(new.counted() == (1, 1))).expect("it moves");
+    assert_eq!(old.counted(), (4, 4));
+    session.send(&command("EXEC"));
+    session.until_from(0, b"*1\r\n:1\r\n");
+    wait_for("EXEC to be counted", || Ok(new.counted() == (2, 2))).expect("it is answered");
+    // That was the budget, here; what the old gate would allow is nothing to us.
+    let from = session.seen.len();
+    session.send(&command("SET b 1"));
+    std::thread::sleep(Duration::from_millis(150));
+    let mut direct = second.direct().expect("it runs");
+    assert_eq!(text(&direct.demand(&["EXISTS", "b"]).expect("EXISTS")), "0");
+    new.allow(Some((2, 5)));
+    new.wake(9);
+    session.until_from(from, b"+OK\r\n");
+    drop(session);
+    wait_for("all to be answered", || Ok(new.counted() == (3, 3))).expect("it ends");
+    assert_eq!(old.counted(), (4, 4));
+}
+
+#[test]
+fn a_write_that_waits_for_a_server_to_be_ready_waits_for_the_budget_too() {
+    let program = for_tests().unwrap_or_else(|why| panic!("{why}"));
+    let server = Server::start(&program, Options::default()).expect("a server");
+    let mut direct = server.direct().expect("it runs");
+    direct.demand(&["REPLICAOF", "127.0.0.1", "1"]).expect("REPLICAOF");
+    let front = Front::of(&server, Duration::from_secs(20));
+    let gate = front.route.now().expect("somewhere").gate;
+    gate.allow(Some((0, 1)));
+    let mut session = front.client();
+    session.send(&command("SET a 1"));
+    wait_for("it to be refused", || Ok(gate.counted() == (1, 1))).expect("it is answered");
+    direct.demand(&["REPLICAOF", "NO", "ONE"]).expect("REPLICAOF");
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(text(&direct.demand(&["EXISTS", "a"]).expect("EXISTS")), "0");
+    assert!(session.seen.is_empty());
+    gate.allow(Some((1, 1)));
+    gate.wake(9);
+    session.until_from(0, b"+OK\r\n");
+}

@@ -83,7 +83,7 @@ const fn family(name: &'static str, kind: Kind, help: &'static str, read: fn(&Se
 
 /// Names without prefix, unit and `_total`: the encoder adds those.
 #[rustfmt::skip]
-const FAMILIES: [Family; 29] = [
+const FAMILIES: [Family; 31] = [
     family("build_info", Kind::Gauge, "What is running, always 1",
         |_| vec![(label("version", env!("CARGO_PKG_VERSION")), 1)]),
     family("connections", Kind::Gauge, "Connected clients",
@@ -132,6 +132,10 @@ const FAMILIES: [Family; 29] = [
         |s| one(serving(s).map(|u| u.exposure.secs).max().unwrap_or(0))),
     family("exposure_changes", Kind::Gauge, "Changes acknowledged and unsaved while the switch is down",
         |s| one(serving(s).map(|u| u.exposure.changes).sum())),
+    family("since_save", Kind::Seconds, "Since the last good save, as the server says, whatever the switch reads",
+        |s| one(serving(s).filter_map(|u| u.exposure.secs_since_save).max().unwrap_or(0))),
+    family("unsaved_changes", Kind::Gauge, "Changes since the last good save: the server's count, and what passed since it was asked",
+        |s| one(serving(s).filter_map(|u| u.exposure.changes_since_save).sum())),
     family("debt", Kind::Gauge, "1 while bgsafe owes the restore of stop-writes-on-bgsave-error",
         |s| one(any(s, |u| u.debt.is_some()))),
     family("following", Kind::Gauge, "1 while another bgsafe before the same server owes that restore",

@@ -308,6 +308,8 @@ fn every_label_of_every_family_exists_at_zero_from_the_start() {
         "held_bytes",
         "exposure_seconds",
         "exposure_changes",
+        "since_save_seconds",
+        "unsaved_changes",
         "debt",
         "following",
         "findings",

@@ -85,6 +85,10 @@ fn one(u: &UpstreamStatus, paint: Paint, out: &mut String) {
         e.changes,
         limit(e.changes_max, e.changes_max.to_string())
     );
+    let unsaved = match (e.secs_since_save, e.changes_since_save) {
+        (Some(secs), Some(changes)) => format!("{changes} changes, last good save {} ago", seconds(secs)),
+        (None, _) | (_, None) => "unknown".to_owned(),
+    };
     let debt = match &u.debt {
         Some(debt) => {
             format!("{} {}, since {}", clean(&debt.setting), clean(&debt.owed), clean(&debt.since))
@@ -100,6 +104,7 @@ fn one(u: &UpstreamStatus, paint: Paint, out: &mut String) {
         ("posture", clean(&u.posture), None),
         ("policy", clean(&u.policy), None),
         ("exposure", exposure, exposed),
+        ("unsaved", unsaved, None),
         ("held", format!("{} commands, {}", u.held.commands, bytes(u.held.bytes)), None),
         ("debt", debt, u.debt.as_ref().map(|_| Mood::Busy)),
         ("incident", clean(u.incident.as_deref().unwrap_or("none")), None),
@@ -199,6 +204,7 @@ mod tests {
               posture    forward\n  \
               policy     mitigate\n  \
               exposure   0s (of 1h 0m), 0 changes (no limit)\n  \
+              unsaved    unknown\n  \
               held       0 commands, 0 B\n  \
               debt       none\n  \
               incident   none\n";

@@ -72,6 +72,10 @@ impl Shared {
     pub fn status(&self) -> UpstreamStatus {
         let mut status = lock(&self.status).clone();
         status.held = held(&self.gate);
+        // The newest of both counts: the server's at the last look, and what passed us since.
+        let passed = self.gate.passed();
+        status.exposure.changes += passed;
+        status.exposure.changes_since_save = status.exposure.changes_since_save.map(|n| n + passed);
         status
     }
 

@@ -11,6 +11,7 @@
 
 mod answers;
 mod aof;
+mod budget;
 mod care;
 mod decide;
 mod escrow;
@@ -35,6 +36,7 @@ mod watched;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::budget::Budget;
 use self::care::Care;
 use self::escrow::Copies;
 pub use self::messages::{Action, Event, News, Now, Tone};
@@ -161,6 +163,7 @@ pub struct Guard {
     watched: Watched,
     aof: aof::Aof,
     over: Over,
+    budget: Budget,
     /// The newest refusal that we heard, in the server's words.
     refusal: Option<String>,
     past: Past,
@@ -222,6 +225,7 @@ impl Guard {
             watched: Watched::default(),
             aof: aof::Aof::default(),
             over: Over::Idle,
+            budget: Budget::default(),
             refusal: None,
             past: Past::default(),
             lowered_at: (0, 0),
@@ -286,6 +290,8 @@ impl Guard {
             Event::Candidate(fit) => self.candidate(now, fit),
             Event::Roused => self.roused(now),
             Event::Viewed(report) => self.viewed(now, report),
+            Event::Passed { sent, answered } => return self.passed(sent, answered),
+            Event::UsedUp => self.used_up(now),
             Event::Timer => {}
         }
         self.keep_time(now);
@@ -293,6 +299,7 @@ impl Guard {
             // Nobody will ever open a ticket: to withhold refusals would only delay them.
             self.set_posture(Posture::Refuse);
         }
+        self.keep_count();
         self.step(now);
         self.tell_neighbours();
     }
@@ -325,7 +332,7 @@ impl Guard {
             return;
         }
         let due = now.mono >= self.due;
-        if !self.reconciled {
+        if !self.reconciled || (due && self.is_waited_for()) {
             if due {
                 self.talk(Talk::Look);
             }

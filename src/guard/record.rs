@@ -196,14 +196,20 @@ pub struct OwnerView {
 /// How much is acknowledged but unsaved, against its budget (0 is no limit).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exposure {
-    /// Seconds since the last good save, while exposed; else 0.
+    /// Seconds since the switch went down, or since a good save after it; else 0.
     pub secs: u64,
-    /// Changes since the last good save, while exposed; else 0.
+    /// Changes since then; else 0.
     pub changes: u64,
     /// `--exposure-time`.
     pub secs_max: u64,
     /// `--exposure-changes`.
     pub changes_max: u64,
+    /// Seconds since the last good save, as the server says, whatever the switch reads.
+    #[serde(default)]
+    pub secs_since_save: Option<u64>,
+    /// Changes since it.
+    #[serde(default)]
+    pub changes_since_save: Option<u64>,
 }
 
 impl Exposure {

@@ -14,14 +14,14 @@ use tokio::sync::mpsc as inbox;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::feed::{Shared, Tally, held, lock};
 use super::incident::{Action, Event, Guard, Now};
 use super::record::{Incident, Phase};
 use super::remedy::REMEDIES;
 use super::store::{Job, StoreError};
-use crate::control::{Control, ControlError};
+use crate::control::Control;
 use crate::escrow::keep::Keep;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
@@ -34,11 +34,13 @@ pub use seat::Seat;
 use alerts::Alerts;
 use copies::Copies;
 use errands::Errands;
+use line::{Line, wait_line};
 use watching::Watching;
 
 pub mod alerts;
 mod copies;
 mod errands;
+mod line;
 mod opened;
 mod params;
 mod program;
@@ -49,8 +51,6 @@ mod watching;
 
 /// Sessions woken in one step, and the pause after it: ten thousand held writes do not arrive as one.
 const WAKE_STEP: (usize, Duration) = (128, Duration::from_millis(1));
-/// Between attempts to connect: from and to.
-const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A debt that is not durable by then is treated as one that cannot be.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -135,24 +135,19 @@ pub fn spawn_at(
         start,
         control: None,
         line: None,
-        retry: RECONNECT.0,
+        retry: line::RECONNECT.0,
         answers: false,
         failed: String::new(),
         found: Vec::new(),
         wakes: 0,
         alarmed: None,
         seen: 0,
+        asked: (0, 0),
         base: None,
         settling: None,
         record: None,
     };
     Ok(Supervisor { shared, task: tokio::spawn(shell.run(shutdown)) })
-}
-
-/// What became of the one thing we wait for from the server.
-enum Line {
-    Connected(Result<Control, ControlError>),
-    Answered(Control, Result<(u64, super::dialogue::Answer), ControlError>),
 }
 
 struct Shell {
@@ -188,6 +183,8 @@ struct Shell {
     alarmed: Option<Instant>,
     /// Sightings the guard was told of.
     seen: u64,
+    /// Gated commands sent, and answered, when the newest question was asked.
+    asked: (u64, u64),
     /// Counters while nothing was wrong, and when the open incident began; none of a replica's, where no session is.
     calm: Tally,
     base: Option<Tally>,
@@ -236,6 +233,7 @@ impl Shell {
                     let refusal = self.gate.take_refusal();
                     self.tell(Event::Sighted { sightings, refusal });
                 }
+                () = self.gate.used_up() => self.tell(Event::UsedUp),
                 () = sleep(WAKE_STEP.1), if wakes > 0 => {
                     self.gate.wake(WAKE_STEP.0);
                     self.wakes -= 1;
@@ -268,11 +266,12 @@ impl Shell {
     }
 
     fn act(&mut self) {
-        let mut opens = false;
+        let (mut opens, mut waits) = (false, false);
         while let Some(action) = self.guard.poll_action() {
             match action {
                 Action::Talk(talk) => {
                     let gate = self.gate.clone();
+                    self.asked = gate.counted();
                     match self.control.take() {
                         Some(mut control) => {
                             self.line = Some(Box::pin(async move {
@@ -295,6 +294,10 @@ impl Shell {
                     if self.guard.phase() == Phase::Quiet {
                         self.alarmed = None;
                     }
+                }
+                Action::Allow(allowance) => {
+                    self.gate.allow(allowance);
+                    waits = true;
                 }
                 Action::Opened => self.base = (!self.guard.is_replica()).then_some(self.calm),
                 Action::Said(phase, event, detail, tone) => self.said(phase, event, detail, tone),
@@ -322,10 +325,12 @@ impl Shell {
                 Action::Scout => self.watching.scout(&self.params),
             }
         }
-        if opens && self.gate.posture() != Posture::Hold {
+        if (opens || waits) && self.gate.posture() != Posture::Hold {
             let left = self.gate.wake(WAKE_STEP.0);
             // As many steps as there are sleepers now: those who lie down again wait for the next proof.
             self.wakes = left.div_ceil(WAKE_STEP.0);
+        }
+        if opens && self.gate.posture() != Posture::Hold {
             self.mitigated();
         }
         if self.store_by.is_none()
@@ -333,54 +338,6 @@ impl Shell {
         {
             self.job(Job::Save(record));
         }
-    }
-
-    fn heard(&mut self, line: Line) {
-        self.line = None;
-        match line {
-            Line::Connected(Ok(control)) => {
-                self.watching.reached(control.peer());
-                self.control = Some(control);
-                self.tell(Event::Up);
-            }
-            Line::Connected(Err(why)) | Line::Answered(_, Err(why)) => self.lost(&why),
-            Line::Answered(control, Ok((sightings, answer))) => {
-                self.control = Some(control);
-                if !std::mem::replace(&mut self.answers, true) {
-                    self.retry = RECONNECT.0;
-                    self.failed.clear();
-                    info!(upstream = self.params.settings.address, "control connection up");
-                }
-                self.tell(Event::Answered { sightings, answer });
-            }
-        }
-    }
-
-    /// A connection counts as one when something was answered on it: a server that accepts and hangs up
-    /// is asked less and less often, and told of once.
-    fn lost(&mut self, why: &ControlError) {
-        self.answers = false;
-        let words = why.to_string();
-        if self.failed != words {
-            warn!(
-                side = "upstream",
-                address = self.params.settings.address,
-                "no control connection, so refusals cannot be cured: {words}"
-            );
-            self.failed.clone_from(&words);
-        }
-        let pause = self.retry;
-        self.retry = (pause * 2).min(RECONNECT.1);
-        self.connect(pause);
-        self.tell(Event::Down(words));
-    }
-
-    fn connect(&mut self, pause: Duration) {
-        let endpoint = self.params.endpoint.clone();
-        self.line = Some(Box::pin(async move {
-            sleep(pause).await;
-            Line::Connected(Control::connect(&endpoint).await)
-        }));
     }
 
     fn store(&mut self, job: Job) {
@@ -418,13 +375,6 @@ impl Shell {
         let _ = timeout(STORE_TIMEOUT, told).await;
         self.copies.finish().await;
         self.alerts.finish().await;
-    }
-}
-
-async fn wait_line(line: &mut Option<Pin<Box<dyn Future<Output = Line> + Send>>>) -> Line {
-    match line {
-        Some(line) => line.await,
-        None => std::future::pending().await,
     }
 }
 

@@ -307,6 +307,7 @@ impl World {
                 }
                 // Its end comes when it comes.
                 Action::StopPull => {}
+                Action::Allow(_) => return Err("nobody set a budget of changes".into()),
                 Action::Change(..) => return Err("nobody allowed a change of the host".into()),
                 Action::Said(_, "configuration file has our no", ..) => self.unfound = false,
                 Action::Opened | Action::Said(..) | Action::Record(_) | Action::Silent(_) => {}

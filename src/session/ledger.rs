@@ -177,6 +177,11 @@ impl Ledger {
         self.gated > 0
     }
 
+    /// Gated requests that await their replies.
+    pub fn gated(&self) -> usize {
+        self.gated
+    }
+
     /// Some slot's reply needs more than to be passed on.
     #[inline]
     pub fn has_special(&self) -> bool {

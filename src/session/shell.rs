@@ -29,12 +29,14 @@ use super::core::Core;
 
 use away::Away;
 use count::count;
+use credit::Credit;
 use side::{CHUNK, Side, keep, lay_out};
 
 pub use drain::Drain;
 
 mod away;
 mod count;
+mod credit;
 mod drain;
 mod holding;
 mod side;
@@ -79,6 +81,8 @@ pub struct Session {
     place: Option<Place>,
     /// What the gate counts as held for us.
     budget: (u64, u64),
+    /// What the gate counts as passed and unanswered.
+    credit: Credit,
     timer: Option<Pin<Box<Sleep>>>,
     /// When what an unready server refused is sent again.
     again: Option<Instant>,
@@ -113,6 +117,7 @@ impl Session {
             ticket: None,
             place: None,
             budget: (0, 0),
+            credit: Credit::default(),
             timer: None,
             again: None,
             idle: None,
@@ -217,11 +222,17 @@ impl Session {
             self.active_at = now;
             let buf = &scratch[..carried + n];
             // A head that will never be complete is the server's to judge.
-            let posture = if self.down.read_closed { Posture::Forward } else { self.here.gate.posture() };
+            let stance = self.here.gate.stance();
+            self.credit.note(stance);
+            let posture = match self.down.read_closed {
+                true => Posture::Forward,
+                false => self.credit.lend(&mut self.core, &self.here.gate, stance.posture()),
+            };
             let taken = self.core.requests(buf, posture, now);
+            let stopped = self.credit.used(&mut self.core, &self.here.gate);
             keep(&mut self.down.carry, &buf[buf.len() - taken.kept..]);
             // Kept for a hold, not for want of bytes: to be looked at as soon as the hold is over.
-            self.carry_ripe = taken.kept > 0 && !self.core.reads_downstream();
+            self.carry_ripe = taken.kept > 0 && (stopped || !self.core.reads_downstream());
             return self.forward(cx, &buf[..taken.direct]);
         }
         if self.down.read_closed && !self.up.write_closed {
@@ -284,6 +295,7 @@ impl Session {
 
     /// Tells the guard, asks for budgets.
     fn after_core(&mut self) {
+        self.credit.balance(&self.core, &self.here.gate);
         if let Some(refusal) = self.core.take_sighting() {
             self.ticket = Some(self.here.gate.sight(refusal));
         }
@@ -396,6 +408,7 @@ impl Drop for Session {
         self.core.abandoned();
         count(&mut self.core.tally, &self.world.stats);
         self.leave_gate();
+        self.credit.leave(&self.here.gate);
         if let Some(place) = self.drain_place {
             self.drain.leave(place);
         }

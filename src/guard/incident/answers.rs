@@ -48,6 +48,10 @@ impl Guard {
             Answer::NotOurs { found } => self.taken_over(now, format!("it reads {found}")),
             Answer::NotRestored(why) => {
                 self.say(now, "switch not restored", why);
+                if self.unwind == Some(Unwind::Spent) {
+                    // Nobody knows for how long: what is parked for nothing comes only later.
+                    self.set_posture(Posture::Refuse);
+                }
                 self.due = now.mono + LOOK_EVERY;
             }
             Answer::Bgsave(reply) => self.bgsave(now, reply),
@@ -337,6 +341,9 @@ impl Guard {
             Some(Unwind::Proved) | None => (false, true),
         };
         self.past = Past { rearmed: proved, exposed: spent, ..self.past };
+        if spent {
+            self.set_posture(Posture::Refuse);
+        }
         self.course = spent.then(|| course(&self.facts(now)).why);
         self.due = now.mono;
     }

@@ -9,7 +9,7 @@ use crate::guard::debt::Debt;
 use crate::guard::dialogue::Talk;
 use crate::guard::evidence::{Healthy, Look, Role, Target};
 use crate::guard::policy::{
-    AOF_PROBE_EVERY, CHILD_POLL, COUNT_EVERY, Course, LOOK_EVERY, NURSE_EVERY, STUCK_AFTER, Settings, course,
+    AOF_PROBE_EVERY, CHILD_POLL, Course, LOOK_EVERY, NURSE_EVERY, STUCK_AFTER, Settings, course,
 };
 use crate::guard::record::{Exposure, Phase};
 use crate::guard::saver::{Saver, Verdict};
@@ -175,6 +175,7 @@ impl Guard {
             Over::Idle | Over::Choosing(_) => {}
         }
         if matches!(self.unwind, Some(Unwind::Spent | Unwind::Frozen | Unwind::Stayed)) {
+            self.set_posture(Posture::Hold);
             return;
         }
         self.unwind = None;
@@ -265,9 +266,9 @@ impl Guard {
         if self.phase == Phase::Holding {
             self.due = self.due.min(now.mono + AOF_PROBE_EVERY);
         }
-        if self.settings.exposure_changes > 0 {
-            // Writers spend a budget of changes between two looks: the overshoot is theirs times this.
-            self.due = self.due.min(now.mono + COUNT_EVERY);
+        self.allow(now);
+        if let Some(at) = self.secs_spent_at(now) {
+            self.due = self.due.min(at);
         }
     }
 
@@ -396,7 +397,8 @@ impl Guard {
             }
             WhenExposed::Rearm | WhenExposed::Redirect => {
                 self.unwind = Some(Unwind::Spent);
-                self.set_posture(Posture::Refuse);
+                // Parked until the switch is back: what is forwarded before would be taken, and unsaved.
+                self.set_posture(Posture::Hold);
                 self.enter(now, Phase::Exposed, "exposure budget spent", detail);
                 self.due = now.mono;
                 true
@@ -415,7 +417,7 @@ impl Guard {
         };
         self.past.told_tenths = tenths;
         let limit = |max: u64, unit: &str| if max == 0 { String::new() } else { format!(" of {max}{unit}") };
-        let Exposure { secs, changes, secs_max, changes_max } = *exposure;
+        let Exposure { secs, changes, secs_max, changes_max, .. } = *exposure;
         let then = match self.settings.when_exposed {
             WhenExposed::Rearm => "then writes are refused again",
             WhenExposed::Redirect => "then a replica is to take over",

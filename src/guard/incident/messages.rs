@@ -66,6 +66,16 @@ pub enum Event {
     Viewed(Report),
     /// The replica that is to become the primary, or why there is none.
     Candidate(Result<String, String>),
+    /// So many gated commands were sent and answered, as far as they are counted, before the question was asked
+    /// whose answer is told next ([`crate::gate::Gate::counted`]).
+    Passed {
+        /// On their way, or further.
+        sent: u64,
+        /// Of these, answered.
+        answered: u64,
+    },
+    /// What [`Action::Allow`] allowed is used up: sessions wait.
+    UsedUp,
     /// A deadline passed.
     Timer,
 }
@@ -115,6 +125,9 @@ pub enum Action {
     SetPosture(Posture),
     /// For the gate: tickets up to this one may be replayed.
     OpenThrough(u64),
+    /// For the gate: `(answered, n)`: from when `answered` commands were answered, `n` may pass; `None`: nobody
+    /// counts.
+    Allow(Option<(u64, u64)>),
     /// An incident was opened: begin to count.
     Opened,
     /// For log, feed and alerts: the phase after it, what happened, the evidence, and how loud.

@@ -2,7 +2,7 @@
 
 use super::{Guard, Now};
 use crate::config::Policy;
-use crate::guard::evidence::{Fact, Role};
+use crate::guard::evidence::{Fact, Look, Role};
 use crate::guard::journal::rfc3339;
 use crate::guard::record::{
     DebtView, Exposure, Finding, Held, Incident, OwnerView, Phase, RightsView, UpstreamStatus,
@@ -47,27 +47,53 @@ impl Guard {
     }
 
     /// Seconds and changes acknowledged while the switch was down and not saved since. What was
-    /// unsaved before we lowered it, the operator's own save points allowed.
+    /// unsaved before we lowered it, the operator's own save points allowed; it stands beside.
     pub fn exposure(&self, now: Now) -> Exposure {
-        let (secs_max, changes_max) = (self.settings.exposure_time.as_secs(), self.settings.exposure_changes);
-        let mut exposure = Exposure { secs: 0, changes: 0, secs_max, changes_max };
-        if !self.lowered && !self.follows() {
-            return exposure;
-        }
-        let (since_ms, before) = self.lowered_at;
-        let own = now.unix_ms.saturating_sub(since_ms) / 1000;
-        exposure.secs = own;
-        if let Some((_, look)) = &self.look {
-            let saved =
-                look.last_save.known().map(|saved| look.clock_secs(now.unix_ms).saturating_sub(*saved));
-            // Both ages are of one clock each, so the server's need not agree with ours.
-            let later = saved.is_some_and(|age| age < own);
-            exposure.secs = if later { saved.unwrap_or(own) } else { own };
+        let look = self.look.as_ref().map(|(_, look)| look);
+        let mut exposure = Exposure {
+            secs: 0,
+            changes: 0,
+            secs_max: self.settings.exposure_time.as_secs(),
+            changes_max: self.settings.exposure_changes,
+            secs_since_save: look.and_then(|look| self.save_age_ms(now, look)).map(|ms| ms / 1000),
+            changes_since_save: look.and_then(|look| look.changes.known().copied()),
+        };
+        if self.lowered || self.follows() {
+            exposure.secs = self.exposed_ms(now) / 1000;
+            let all = exposure.changes_since_save.unwrap_or(0);
             exposure.changes =
-                look.changes.known().map_or(0, |n| if later { *n } else { n.saturating_sub(before) });
-            self.bound_by_copy(now, &mut exposure, look);
+                if self.saved_since(now) { all } else { all.saturating_sub(self.lowered_at.1) };
+            if let Some(look) = look {
+                self.bound_by_copy(now, &mut exposure, look);
+            }
         }
         exposure
+    }
+
+    /// For how long writes have been open and unsaved.
+    pub(super) fn exposed_ms(&self, now: Now) -> u64 {
+        let own = now.unix_ms.saturating_sub(self.lowered_at.0);
+        match &self.look {
+            Some((_, look)) if self.saved_since(now) => self.save_age_ms(now, look).unwrap_or(own),
+            Some(_) | None => own,
+        }
+    }
+
+    /// Was something saved since the switch went down? Both ages are of one clock each, so the server's need
+    /// not agree with ours.
+    fn saved_since(&self, now: Now) -> bool {
+        let own = now.unix_ms.saturating_sub(self.lowered_at.0) / 1000;
+        let age = self.look.as_ref().and_then(|(_, look)| self.save_age_ms(now, look));
+        age.is_some_and(|age| age / 1000 < own)
+    }
+
+    /// How old the last good save is: what the look told, and the time since the look.
+    fn save_age_ms(&self, now: Now, look: &Look) -> Option<u64> {
+        let saved_ms = look.last_save.known()? * 1000;
+        let looked = self.look.as_ref().map_or(now.mono, |(at, _)| *at);
+        let since = now.mono.saturating_sub(looked).as_millis() as u64;
+        let clock_ms = look.clock_usec.known().map_or(now.unix_ms.saturating_sub(since), |usec| usec / 1000);
+        Some(clock_ms.saturating_sub(saved_ms) + since)
     }
 
     /// One entry of `upstreams` in `/api/status`.

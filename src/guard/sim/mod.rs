@@ -2,6 +2,7 @@
 //! writes of the debt and a crash at any step. A failing seed prints its timeline.
 
 mod aof;
+mod budget;
 mod copies;
 mod handover;
 mod host;
@@ -68,6 +69,9 @@ enum Hand {
     Expire,
     /// An operator's hand at the append-only file.
     SetAof(bool),
+    /// So many writes at once through us, and past us.
+    Burst(u64),
+    Past(u64),
 }
 
 struct World {
@@ -93,6 +97,10 @@ struct World {
     fit: Option<Result<String, String>>,
     sightings: u64,
     opened: u64,
+    /// Writes that passed while they were counted, when the newest question was asked, and how many may.
+    passed: u64,
+    asked: u64,
+    passed_most: Option<u64>,
     steps: u64,
     crash_at: Option<u64>,
     lives: u64,
@@ -150,6 +158,9 @@ impl World {
             fit: Some(Err("no replica is fit".into())),
             sightings: 0,
             opened: 0,
+            passed: 0,
+            asked: 0,
+            passed_most: None,
             steps: 0,
             crash_at: None,
             lives: 1,
@@ -230,6 +241,7 @@ impl World {
         self.lives += 1;
         self.posture = Posture::Forward;
         (self.sightings, self.opened) = (0, 0);
+        (self.passed, self.passed_most) = (0, None);
         self.guard = Guard::new(self.settings.clone(), self.debt()).with_copy(self.copies.last().cloned());
         self.errands.clear();
         self.told = None;
@@ -261,6 +273,7 @@ impl World {
                 Action::EraseDebt => self.store(debt_blank())?,
                 Action::SetPosture(posture) => self.posture = posture,
                 Action::OpenThrough(n) => self.opened = self.opened.max(n),
+                Action::Allow(allowed) => self.passed_most = allowed.map(|(answered, n)| answered + n),
                 Action::Opened => self.opened_incidents += 1,
                 Action::Record(record) if record.outcome.is_some() => self.closed.push(*record),
                 Action::Examine(_) => self.examine(),
@@ -322,6 +335,7 @@ impl World {
                 return self.lose("before it was heard");
             }
             let sightings = self.sightings;
+            self.asked = self.passed;
             let replies: Vec<_> = batch.iter().map(|command| self.command(command)).collect();
             self.step()?;
             self.now += self.rng.below(2);
@@ -337,6 +351,7 @@ impl World {
                         answer => self.tell(format!("-> {answer:?}")),
                     }
                     let now = self.clock();
+                    self.guard.handle(now, Event::Passed { sent: self.asked, answered: self.asked });
                     self.guard.handle(now, Event::Answered { sightings, answer });
                     return Ok(());
                 }
@@ -431,6 +446,13 @@ impl World {
             Hand::Sync(fails) => self.fake.aof.sync_fails = fails,
             Hand::Expire => self.fake.expire(),
             Hand::SetAof(on) => self.fake.set_aof(on),
+            Hand::Burst(writes) => (0..writes).for_each(|_| self.client()),
+            Hand::Past(writes) => {
+                let argv = words("SET k v");
+                for _ in 0..writes {
+                    self.fake.execute(self.now, 8, &argv);
+                }
+            }
         }
     }
 
@@ -446,6 +468,12 @@ impl World {
         if self.posture == Posture::Hold {
             return;
         }
+        let counted = self.posture == Posture::Forward;
+        if counted && self.passed_most.is_some_and(|most| self.passed >= most) {
+            self.event(Event::UsedUp);
+            return;
+        }
+        self.passed += u64::from(self.passed_most.is_some());
         self.lets_nothing_through_to_a_zombie();
         let argv = [b"SET".to_vec(), b"k".to_vec(), b"v".to_vec()];
         let reply = self.fake.execute(self.now, 2, &argv);

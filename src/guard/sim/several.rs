@@ -251,6 +251,7 @@ impl World {
             Action::Record(record) if record.outcome.is_some() => b.closed.push(*record),
             Action::Examine(_) => b.errand = Some(soon + 1),
             Action::Change(..) => self.fail("nobody allowed a change of the host"),
+            Action::Allow(_) => self.fail("nobody set a budget of changes"),
             Action::Record(_) | Action::Opened | Action::Said(..) | Action::Silent(_) | Action::News(_) => {}
             Action::Hook(_) | Action::Remedied(..) | Action::Headroom(..) | Action::Remember(_) => {}
             Action::Scout | Action::Pull(_) | Action::StopPull => {}

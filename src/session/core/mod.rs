@@ -168,6 +168,9 @@ struct Parked {
     ripe: bool,
 }
 
+/// No credit is so large.
+const NOBODY_COUNTS: u32 = u32::MAX;
+
 /// See the module's page.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
@@ -208,6 +211,8 @@ pub struct Core {
     cut_through: bool,
     sighted: Option<Refusal>,
     budget: Option<(u64, u64)>,
+    /// Gated requests that may still go on; [`NOBODY_COUNTS`]: any number.
+    credit: u32,
     born: Instant,
     /// When the requests at hand came: reckoned once a chunk.
     now_us: u32,
@@ -248,6 +253,7 @@ impl Core {
             cut_through: false,
             sighted: None,
             budget: None,
+            credit: NOBODY_COUNTS,
             born: now,
             now_us: 0,
             up: Vec::new(),
@@ -283,6 +289,20 @@ impl Core {
     /// [`Core::over_budget`] follows.
     pub fn take_budget_request(&mut self) -> Option<(u64, u64)> {
         self.budget.take()
+    }
+
+    /// So many gated requests may go on, or any number: before the next one [`Core::requests`] stops, and keeps
+    /// what is left of the chunk. Returns what was left of the last credit.
+    pub fn set_credit(&mut self, credit: Option<u32>) -> u32 {
+        match std::mem::replace(&mut self.credit, credit.unwrap_or(NOBODY_COUNTS)) {
+            NOBODY_COUNTS => 0,
+            left => left,
+        }
+    }
+
+    /// Gated requests that await their replies.
+    pub fn gated_in_flight(&self) -> u32 {
+        self.ledger.gated() as u32
     }
 
     /// Should the client's socket be read?

@@ -9,7 +9,7 @@ use crate::resp::request::{Fed, HEAD_BYTES_MAX, Head, Parsed, parse};
 use super::super::ledger::{Flags, Slot};
 use super::super::setup::Lost;
 use super::super::state::Transaction;
-use super::{Core, Degraded, Degree, Hold, Parked, Partial, ScriptReplay, Taken, Way};
+use super::{Core, Degraded, Degree, Hold, NOBODY_COUNTS, Parked, Partial, ScriptReplay, Taken, Way};
 
 /// UNSUBSCRIBE without names: how many replies come is known when it is answered.
 pub(super) const ALL_TOPICS: u32 = u32::MAX;
@@ -64,6 +64,9 @@ impl Core {
                     if gating && kind.is_gated() {
                         return self.park(at, buf.len(), was_parked, now);
                     }
+                    if kind.is_gated() && self.lacks_credit() {
+                        return Taken { direct: at, kept: buf.len() - at };
+                    }
                     self.admit(
                         kind,
                         &head,
@@ -76,6 +79,10 @@ impl Core {
                 }
                 Parsed::Empty { len } => at += len,
                 Parsed::Part { head, rest } => {
+                    // What its head does not tell yet may be gated, too.
+                    if self.lacks_credit() && head.as_ref().is_none_or(|h| self.table.kind(h).is_gated()) {
+                        return Taken { direct: at, kept: buf.len() - at };
+                    }
                     if gating {
                         match head {
                             None => return Taken { direct: at, kept: buf.len() - at },
@@ -100,6 +107,12 @@ impl Core {
             }
         }
         all
+    }
+
+    /// Somebody counts, and no more may go on now.
+    #[inline]
+    fn lacks_credit(&self) -> bool {
+        self.credit == 0 && self.rules.intercept && !self.passing
     }
 
     /// No request is looked at any more.
@@ -219,6 +232,9 @@ impl Core {
     /// Takes a request into the ledger and notes what it announces.
     fn admit(&mut self, kind: Kind, head: &Head<'_>, bytes: Bytes<'_>) {
         self.tally.requests[kind.class() as usize] += 1;
+        if kind.is_gated() && self.credit != NOBODY_COUNTS {
+            self.credit = self.credit.saturating_sub(1);
+        }
         if self.degree != Degree::Ledgered {
             if let Bytes::Retained { start, .. } = bytes {
                 self.ledger.retained.truncate(start);

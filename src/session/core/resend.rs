@@ -53,6 +53,12 @@ impl Core {
         self.hold = Hold::Waiting(held);
     }
 
+    /// Is a gated request among what waits to be sent again?
+    pub fn holds_gated(&self) -> bool {
+        let Hold::Waiting(held) = &self.hold else { return false };
+        held.entries.iter().any(|entry| entry.slot.is_some_and(|slot| slot.kind.is_gated()))
+    }
+
     /// Writes are open, as proved later than the last refusal: sends what waits again. What is parked
     /// goes when it is handed to [`Core::requests`] again.
     pub fn opened(&mut self, now: Instant) {

@@ -21,6 +21,31 @@ use crate::posture::{Form, Posture, Unready};
 use crate::resp::encode;
 use crate::resp::request::{Parsed, parse};
 
+mod credit {
+    use super::*;
+
+    /// Two writes may go on: what comes behind stays, reads among the first go with them.
+    #[test]
+    fn a_credit_stops_before_the_next_gated_request_and_what_was_not_used_is_told() {
+        let mut talk = Talk::new(RULES);
+        talk.core.set_credit(Some(2));
+        talk.client(b"SET a 1\r\nGET a\r\nSET b 2\r\nGET b\r\nSET c 3\r\nGET c\r\n");
+        assert_eq!(talk.up, b"SET a 1\r\nGET a\r\nSET b 2\r\nGET b\r\n");
+        assert_eq!((talk.core.gated_in_flight(), talk.core.holds()), (2, None));
+        // Cut anywhere, it waits all the same; nothing is parked, so nobody counts a hold.
+        assert_eq!(talk.core.set_credit(Some(0)), 0);
+        talk.client(b"SET d");
+        assert_eq!(talk.up.len(), 32);
+        assert_eq!(talk.core.set_credit(Some(9)), 0);
+        talk.client(b" 4\r\n");
+        assert!(talk.up.ends_with(b"SET c 3\r\nGET c\r\nSET d 4\r\n"));
+        assert_eq!((talk.core.set_credit(None), talk.core.gated_in_flight()), (7, 4));
+        talk.client(b"SET e 5\r\n");
+        talk.server(b"+OK\r\n$1\r\n1\r\n+OK\r\n");
+        assert_eq!((talk.core.gated_in_flight(), talk.core.tally.held), (3, 0));
+    }
+}
+
 const M: &str =
     "-MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.";
 const X: &str =

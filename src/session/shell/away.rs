@@ -201,6 +201,7 @@ impl Session {
         if !self.down.read_closed {
             self.end = None;
         }
+        self.credit.moves(&self.here.gate, &to.gate);
         self.seen = to.epoch;
         self.here = to;
         // What was refused where we were is asked here at once.

@@ -36,14 +36,14 @@ impl Session {
             _ if mute || !self.core.is_here() => false,
             Holding::Draining => false,
             // Without a ticket it was refused by a server that we have left.
-            Holding::Refused => {
-                self.ticket.map_or(posture == Posture::Forward, |ticket| gate.is_open(ticket))
-            }
-            Holding::Unready => self.asks_again(now, deadline),
-            Holding::Parked => posture == Posture::Forward,
+            Holding::Refused => self.ticket.map_or_else(|| gate.passes(), |ticket| gate.is_open(ticket)),
+            // It asks in its own time; a write all the same only as the budget allows.
+            Holding::Unready => self.asks_again(now, deadline) && self.may_spend(),
+            Holding::Parked => gate.passes(),
         };
         if open {
             self.again = None;
+            self.credit.note(gate.stance());
             self.core.opened(now);
             self.carry_ripe = true;
             return self.forward(cx, &[]);
@@ -59,7 +59,9 @@ impl Session {
             self.down.read_closed = true;
             return self.deliver(cx, &[]);
         }
-        let until = [Some(deadline), self.again].into_iter().flatten().fold(now + LOOK, Instant::min).into();
+        // Past, and still waiting: for the gate, which wakes us.
+        let again = self.again.filter(|at| *at > now);
+        let until = [Some(deadline), again].into_iter().flatten().fold(now + LOOK, Instant::min).into();
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         if timer.deadline() > until || timer.is_elapsed() {
             timer.as_mut().reset(until);
@@ -88,5 +90,10 @@ impl Session {
         let waited = self.core.hold_time().saturating_sub(deadline.saturating_duration_since(now));
         let at = *self.again.get_or_insert_with(|| now + jittered(waited.clamp(ASK.0, ASK.1)));
         now >= at
+    }
+
+    /// May what is held be sent now, as far as changes are counted?
+    fn may_spend(&self) -> bool {
+        !self.here.gate.stance().is_metered() || !self.core.holds_gated() || self.here.gate.passes()
     }
 }

@@ -74,7 +74,7 @@ async fn an_alert_is_posted_as_json_with_its_credentials() {
         serde_json::json!({
             "at": "2026-11-22T10:15:00.000Z", "upstream": "127.0.0.1:6379", "incident": null, "phase": "stuck",
             "event": "saves keep failing", "detail": "why", "findings": [],
-            "exposure": {"secs": 9, "changes": 0, "secs_max": 0, "changes_max": 0},
+            "exposure": {"secs": 9, "changes": 0, "secs_max": 0, "changes_max": 0, "secs_since_save": null, "changes_since_save": null},
         })
     );
     until("taken", || ends(&metrics, AlertSink::Url) == [1, 0, 0]).await;

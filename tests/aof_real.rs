@@ -24,7 +24,7 @@ fn skipped(fault: Fault) -> bool {
 /// What the table says of the server on test.
 fn row() -> &'static Row {
     let program = program();
-    let numbers: Vec<u32> = program.version.to_string().split('.').map(|n| n.parse().unwrap()).collect();
+    let numbers: Vec<u32> = program.version.split('.').map(|n| n.parse().unwrap()).collect();
     let version = (numbers[0], numbers[1], numbers[2]);
     let product = program.product.to_string().to_lowercase();
     let fits = |row: &&Row| row.server == product && row.from <= version && version < row.below;

@@ -393,7 +393,9 @@ fn our_own_disk_is_never_filled_and_the_debts_page_stays_writable() {
     let (mut store, found) = Store::open(&state, "a:1").unwrap();
     assert_eq!(found, Ok(None));
     let (address, run_id, owed, incident) = ("a:1".into(), "r".into(), "yes".into(), "i".into());
-    let debt = Debt { version: 1, address, upstream: "a:1".into(), run_id, owed, since_ms: 1, incident };
+    let setting = "stop-writes-on-bgsave-error".to_string();
+    let debt =
+        Debt { version: 1, address, upstream: "a:1".into(), run_id, setting, owed, since_ms: 1, incident };
     store.write(&debt).unwrap();
     let escrow = state.join("escrow");
     let keep = Keep::open(&escrow, "a:1", 2, 0).unwrap();

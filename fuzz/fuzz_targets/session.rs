@@ -7,19 +7,22 @@ use std::time::{Duration, Instant};
 
 use bgsafe::command::Table;
 use bgsafe::posture::Posture;
+use bgsafe::resp::error::held_by_default;
 use bgsafe::session::core::{Core, Rules, ScriptReplay};
 use libfuzzer_sys::fuzz_target;
 
-const RULES: Rules = Rules {
-    intercept: true,
-    hold_time: Duration::from_secs(5),
-    scripts: ScriptReplay::Declared,
-    holds: bgsafe::resp::error::held_by_default(),
-    bulk_max: u64::MAX,
-    retain_request_max: 200,
-    retain_session_max: 600,
-    withhold_max: 400,
-};
+fn rules() -> Rules {
+    Rules {
+        intercept: true,
+        hold_time: Duration::from_secs(5),
+        scripts: ScriptReplay::Declared,
+        holds: held_by_default(),
+        bulk_max: u64::MAX,
+        retain_request_max: 200,
+        retain_session_max: 600,
+        withhold_max: 400,
+    }
+}
 
 /// One side's bytes: what was handed in, what came out, what is to be handed in again.
 #[derive(Default)]
@@ -77,7 +80,7 @@ impl Talk {
 fuzz_target!(|data: &[u8]| {
     let now = Instant::now();
     let mut talk = Talk {
-        core: Core::new(Arc::new(RULES), Arc::new(Table::builtin()), now),
+        core: Core::new(Arc::new(rules()), Arc::new(Table::builtin()), now),
         up: Side::default(),
         down: Side::default(),
         posture: Posture::Forward,

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use crate::command::{Kind, Topic};
 use crate::resp::encode;
@@ -70,6 +71,37 @@ pub struct Setup {
     topics: [BTreeSet<Box<[u8]>>; 3],
     bytes: usize,
     lost: Option<Lost>,
+}
+
+/// Most sessions set nothing up: no room is taken before the first that does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lazy(Option<Box<Setup>>);
+
+static NOTHING: Setup = Setup {
+    user: None,
+    name: None,
+    info: [None, None],
+    tracking: None,
+    no_evict: false,
+    no_touch: false,
+    readonly: false,
+    topics: [BTreeSet::new(), BTreeSet::new(), BTreeSet::new()],
+    bytes: 0,
+    lost: None,
+};
+
+impl Deref for Lazy {
+    type Target = Setup;
+
+    fn deref(&self) -> &Setup {
+        self.0.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Lazy {
+    fn deref_mut(&mut self) -> &mut Setup {
+        self.0.get_or_insert_default()
+    }
 }
 
 /// One request that sets something up, for [`Setup::say`]: its kind and argument as a slot wants them.

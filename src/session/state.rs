@@ -5,7 +5,7 @@
 
 use crate::command::Topic;
 
-use super::setup::Setup;
+use super::setup::Lazy;
 
 /// See the module's page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct State {
     /// SUBSCRIBE requests whose replies are not all here.
     pub subscribing: u32,
     /// What a new server would have to be told.
-    pub setup: Setup,
+    pub setup: Lazy,
     channels: u64,
     patterns: u64,
     shards: u64,
@@ -50,7 +50,7 @@ impl Default for State {
             proto: 2,
             db: Some(0),
             subscribing: 0,
-            setup: Setup::default(),
+            setup: Lazy::default(),
             channels: 0,
             patterns: 0,
             shards: 0,

@@ -26,9 +26,10 @@ impl Core {
         }
     }
 
-    /// READONLY passes only where another server may become the primary.
+    /// READONLY and MASTERDOWN are waited out only where another server may become the primary.
     fn holds_for(&self, what: Unready) -> bool {
-        self.rules.intercept && self.rules.holds.has(what) && (what != Unready::ReadOnly || self.turns)
+        let of_replicas = matches!(what, Unready::ReadOnly | Unready::MasterDown);
+        self.rules.intercept && self.rules.holds.has(what) && (self.turns || !of_replicas)
     }
 
     /// An error line inside an array: told, never edited.
